@@ -28,8 +28,8 @@ struct slab {
 void slab_init(struct slab *s, size_t object_size);
 /* All objects must be back. */
 void slab_deinit(struct slab *s);
-void *slab_get(struct slab *s);            /* NULL: out of memory */
-void slab_put(struct slab *s, void *ptr);  /* owner only */
+void *slab_get(struct slab *s);           /* NULL: out of memory */
+void slab_put(struct slab *s, void *ptr); /* owner only */
 /* Any thread: a chain of n objects from first to last, linked by slab_object.next. */
 void slab_return(struct slab *s, struct slab_object *first, struct slab_object *last);
 
@@ -38,8 +38,10 @@ void slab_return(struct slab *s, struct slab_object *first, struct slab_object *
 #define SLAB_CLASSES 15
 struct slab_heap {
     struct slab classes[SLAB_CLASSES];
+    _Atomic(uint64_t) large_bytes; /* of objects that are too large for a class */
 };
-/* The batch of one worker of objects that belong to other owners; flushed once per turn. */
+/* The batch of one worker of objects that belong to other owners; flushed once per turn. Zero is
+ * an empty one. */
 #define SLAB_BATCH_OWNERS 16
 struct slab_batch {
     struct {

@@ -57,6 +57,7 @@ struct ring {
 
     const struct system *system;
     unsigned sqe_tail; /* ours; published to *sq_tail by ring_enter() */
+    int failed;        /* what an enter made by ring_sqe() met; ring_enter() returns it */
     struct {
         ring_handler_fn *fn;
         void *owner;
@@ -77,6 +78,7 @@ int ring_init(struct ring *r, const struct system *system, unsigned sq_entries,
               unsigned cq_entries);
 /* By the thread that will run the ring: restricts, enables, makes the eventfd. */
 int ring_enable(struct ring *r);
+/* When no other thread may still be in ring_wake(): workers are quiet, the pool has stopped. */
 void ring_deinit(struct ring *r);
 
 void ring_on(struct ring *r, enum ring_kind kind, ring_handler_fn *fn, void *owner);
@@ -118,6 +120,9 @@ struct ring_job {
     void (*done)(struct ring_job *job);
 };
 int ring_job(struct ring *r, struct ring_job *job);
+/* By the ring's thread: done(job) from the next ring_jobs_run(), without the pool. Cannot fail;
+ * the ring does not sleep before it ran. */
+void ring_job_defer(struct ring *r, struct ring_job *job);
 /* Runs done() of the jobs that came back; once per turn. Returns how many. */
 unsigned ring_jobs_run(struct ring *r);
 bool ring_jobs_waiting(const struct ring *r);

@@ -72,6 +72,7 @@ struct system {
     int (*is_socket)(void *kernel, const char *path);
 
     /* Time and chance. */
+    void (*pause)(void *kernel, uint64_t until_ns); /* sleeps till then or less; start-up only */
     uint64_t (*monotonic_ns)(void *kernel);
     int64_t (*realtime_ns)(void *kernel);
     void (*random)(void *kernel, void *buf, size_t size);

@@ -205,12 +205,17 @@ enum {
     RODA_TEXT_NICK = 2,      /* a nick: see docs/line-protocol.md, "Names" */
     RODA_TEXT_ROOM = 3,      /* a room name, without '#' */
 };
-/* 0, or why the text is not allowed: -EILSEQ: not UTF-8 (overlong forms and surrogates are
- * not); -EINVAL: NUL, CR, C0 or C1 control characters or DEL (TAB is allowed in lines, and the
- * formatting controls 02 03 0F 11 16 1D 1E 1F that IRC uses are not), U+2028, U+2029; a name
- * also: bidi controls, spaces, ',', ':', '*', '?', '!', '@', '#', '&' anywhere, '/' '=' '<'
- * '[' '-' '.' or a digit first in a nick; -ENAMETOOLONG: nick over 32 bytes, room over 64; or
- * empty. [any] */
+/* 0, or why the text is not allowed; its first fault decides. [any]
+ * -EILSEQ: not UTF-8 as RFC 3629 has it (overlong, a surrogate, above U+10FFFF, cut off).
+ * -EINVAL, lines: C0 controls but TAB, 02 03 0F 11 16 1D 1E 1F (IRC's formatting) and, in
+ *   MULTILINE, LF; DEL; U+0080-009F; U+2028-202E, U+2066-2069 (separators; bidi embeddings,
+ *   overrides, isolates). All else may pass, also joiners, U+FEFF and unassigned code points.
+ * -EINVAL, names: of ASCII all but letters, digits, _ - [ ] \ ^ { } | ` and in rooms . and /
+ *   Beyond ASCII: categories C* and Z*, what shows nothing (default ignorable, U+2800), and a
+ *   combining mark first. First in a nick: a digit, '-' or '['; in a room: '.' or '/'; a part
+ *   of a room's name between slashes that is "." or "..".
+ * -ENAMETOOLONG: a name that is empty, a nick over 32 bytes, a room over 64.
+ * A name's NFC form must pass as well. Another rule: -EINVAL. */
 int roda_text_check(struct roda_str text, uint32_t rule);
 /* The form names are compared by: NFC, ASCII case folded. Writes at most size bytes to buf and
  * returns the length, or -EILSEQ / -ENOBUFS. [any] */
@@ -281,7 +286,8 @@ struct roda_answer {
     uint32_t kind;         /* of the message */
     uint64_t token;        /* of the message */
     struct roda_str text;  /* why not, one sentence without a full stop; may be empty */
-    const struct roda_msg *msg; /* the message; with number, epoch and time where it has them */
+    const struct roda_msg *msg; /* the message; with number, epoch and time where it has them.
+                                   NULL, and kind RODA_NONE: an input filter refused a unit */
 };
 
 /* Takes msg. Runs the submit filters, then the owner's handle(). While something is under way
@@ -328,8 +334,9 @@ uint64_t roda_lane_epoch(const struct roda_lane *lane);
 uint64_t roda_lane_number(const struct roda_lane *lane); /* the last one given */
 size_t roda_lane_length(const struct roda_lane *lane);   /* events inside */
 /* Takes msg. Admit filters (refused: answered, fn does not run), number (if the kind has one),
- * prev, epoch and time, publish filters, then fn: perhaps before this returns. -ENOBUFS: the
- * lane is full (1024 events or 1 MB); the sender is answered RODA_E_RATE. */
+ * prev, epoch and time, publish filters, then fn: perhaps before this returns. What comes from
+ * connections is bounded by their windows; of messages that were not routed (msg->from is 0) a
+ * lane holds at most 4096: -ENOBUFS. */
 int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_msg *msg);
 /* publish filters: lets go the n oldest events that this instance deferred on this worker, in
  * all lanes. O(1) each. Returns how many there were. */
@@ -389,7 +396,8 @@ void roda_send(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg);
 void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *const *conns,
                  size_t n);
 /* A reply: bytes of this protocol for this connection alone, built in its queue without a copy.
- * Valid until the hook returns. Never NULL. */
+ * Valid until the hook returns or the next roda_conn_out() or roda_place_out(). Never NULL. In
+ * datagram sessions only whole units are sent. */
 struct roda_out *roda_conn_out(struct roda_conn *c);
 
 /* [worker]; in encode() only on the out that was passed. A failure (memory) is remembered by
@@ -400,14 +408,14 @@ void roda_out_unit(struct roda_out *out); /* ends a unit; the transport adds its
 /* How many bytes a unit may have here (a datagram's share); SIZE_MAX: no bound. */
 size_t roda_out_limit(const struct roda_out *out);
 
-/* Runs when what is before a place has drained below half of send_queue: result 0: write the
- * next piece; -ECANCELED: the connection is gone, and so is the place. */
+/* The general callback. For a place: result 0: what was before it has drained, write the next
+ * piece; -ECANCELED: the connection is gone, and so is the place. */
 typedef void roda_done_fn(struct roda_ctx *x, void *arg, int result);
 /* An entry of the send queue that is filled later; what is queued behind it waits. more runs
  * once soon, and again each time the piece before has drained, until roda_place_end(). */
 int roda_place_new(struct roda_ctx *x, struct roda_conn *c, roda_done_fn *more, void *arg,
                    struct roda_place **ret_place);
-struct roda_out *roda_place_out(struct roda_place *place); /* valid until the hook returns */
+struct roda_out *roda_place_out(struct roda_place *place); /* valid as roda_conn_out()'s */
 void roda_place_wait(struct roda_place *place); /* nothing to write now: more() not before ... */
 void roda_place_wake(struct roda_place *place); /* ... this was called */
 void roda_place_end(struct roda_place *place);  /* the place is gone */
@@ -425,6 +433,9 @@ enum { /* struct roda_protocol.framing */
     RODA_LINES = 0, /* streams: LF or CRLF ends a unit; datagrams: so does the datagram's end */
     RODA_RAW = 1,   /* the protocol gets bytes as they come */
 };
+enum { /* struct roda_protocol.flags */
+    RODA_PROTOCOL_HANDSHAKE = 1, /* handshake_timeout applies until roda_conn_ready() */
+};
 enum { /* decode() */
     RODA_TAKEN = 0,
     RODA_AGAIN = 1, /* the same unit again, once nothing of this connection is under way */
@@ -434,10 +445,14 @@ enum { /* decode() */
 struct roda_protocol {
     const char *name; /* "line": as in [listener x] protocol = line; NULL ends the table */
     uint32_t framing;
+    uint32_t flags;          /* RODA_PROTOCOL_* */
     uint32_t unit_max_bytes; /* 0: limits.line_bytes */
     /* Bits of the variant that matter, per kind: RODA_KIND_MAX + 1 entries; NULL: all do. */
     const uint32_t *variant_masks;
     void (*opened)(struct roda_ctx *x, struct roda_conn *c);
+    /* Streams: the first bytes that came, before any unit, once; it may be one byte. RODA_TAKEN:
+     * go on; RODA_BAD: not for this protocol, close. For what never sends a line end (TLS). */
+    int (*first)(struct roda_ctx *x, struct roda_conn *c, struct roda_str bytes);
     int (*decode)(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit);
     /* A unit was longer than it may be and is gone; bytes is what was seen of it. Streams: when
      * four times the limit went by without a line end, the core closes after this. */
@@ -448,7 +463,8 @@ struct roda_protocol {
                    struct roda_out *out);
     /* Exactly one per submitted message, at its place in the room's order. */
     void (*answer)(struct roda_ctx *x, struct roda_conn *c, const struct roda_answer *answer);
-    /* Nothing came for idle_ping (asks once until something comes). */
+    /* Nothing came for idle_ping; if nothing comes for ping_timeout after that either, the core
+     * closes. NULL: silence is welcome (TCP's keepalive finds the dead). */
     void (*idle)(struct roda_ctx *x, struct roda_conn *c);
     /* The connection will be closed by the core or a plugin for this reason: last words. */
     void (*closing)(struct roda_ctx *x, struct roda_conn *c, const char *reason);

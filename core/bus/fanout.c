@@ -1,0 +1,236 @@
+#include "bus/bus.h"
+
+#include <errno.h>
+
+#include "base/memory.h"
+
+/*
+ * The fan-out: a message is encoded once per (protocol, variant) on each worker with members, at
+ * the end of that encoding's chunk; a member's queue gets (chunk, offset, length), which usually
+ * continues what it has. Per member that is a few loads and stores in one cache line of the
+ * connection: no allocation, lock, hash, format, clock or system call.
+ *
+ * A connection points to the encoding of its full variant. Only some bits of a variant matter to
+ * a kind of message (the protocol's masks), so several encodings may stand for the same bytes:
+ * then one of them encodes and the others borrow its result.
+ *
+ * At most 16 encodings own a chunk; the rest share one. Otherwise clients with many odd variants
+ * would pin a chunk each.
+ */
+
+#define CHUNKS_OWNED_MAX 16u
+#define VARIANT_DATAGRAM (1u << 24) /* the upper 8 bits are the core's */
+#define VARIANT_PLUGIN   0xffffffu
+
+struct encoding {
+    struct list link;
+    const struct roda_protocol *protocol;
+    struct context *context; /* of the protocol */
+    uint32_t variant;
+    uint32_t users;
+    struct chunk *chunk; /* its own, if it owns one */
+    bool owns;
+    /* The current message's bytes, if serial is the bus's. */
+    uint64_t serial;
+    struct chunk *at;
+    uint32_t offset, length;
+};
+
+static struct encoding *find(struct bus *bus, const struct roda_protocol *protocol,
+                             uint32_t instance, uint32_t variant)
+{
+    struct encoding *e;
+
+    for (struct list *node = bus->encodings.next; node != &bus->encodings; node = node->next) {
+        e = container_of(node, struct encoding, link);
+        if (e->protocol == protocol && e->variant == variant)
+            return e;
+    }
+    e = memory_alloc(sizeof *e);
+    if (!e)
+        return NULL;
+    e->protocol = protocol;
+    e->context = bus->contexts[instance];
+    e->variant = variant;
+    if (bus->chunks_owned < CHUNKS_OWNED_MAX) {
+        bus->chunks_owned++;
+        e->owns = true;
+    }
+    list_append(&bus->encodings, &e->link);
+    return e;
+}
+
+static void release(struct bus *bus, struct encoding *e)
+{
+    if (--e->users)
+        return;
+    if (e->owns)
+        bus->chunks_owned--;
+    chunk_unref(&bus->net->chunks, e->chunk);
+    list_remove(&e->link);
+    memory_free(e);
+}
+
+int fanout_attach(struct bus *bus, struct roda_conn *c)
+{
+    uint32_t variant = c->variant & VARIANT_PLUGIN;
+    struct encoding *e;
+
+    if (c->flags & CONN_DATAGRAM)
+        variant |= VARIANT_DATAGRAM;
+    e = find(bus, c->settings->protocol, c->settings->protocol_instance, variant);
+    if (!e)
+        return -ENOMEM;
+    e->users++;
+    fanout_detach(bus, c);
+    c->encoding = e;
+    return 0;
+}
+
+void fanout_detach(struct bus *bus, struct roda_conn *c)
+{
+    if (c->encoding)
+        release(bus, c->encoding);
+    c->encoding = NULL;
+}
+
+void fanout_end_turn(struct bus *bus)
+{
+    roda_msg_unref(bus->encoded);
+    bus->encoded = NULL;
+}
+
+void fanout_deinit(struct bus *bus)
+{
+    fanout_end_turn(bus);
+    for (struct list *node; bus->encodings.next && (node = list_first(&bus->encodings));) {
+        struct encoding *e = container_of(node, struct encoding, link);
+        e->users = 1;
+        release(bus, e);
+    }
+    chunk_unref(&bus->net->chunks, bus->shared_chunk);
+    bus->shared_chunk = NULL;
+}
+
+void roda_conn_set_variant(struct roda_conn *c, uint32_t variant)
+{
+    struct bus *bus = c->net->owner;
+    uint32_t before = c->variant;
+
+    c->variant = variant & VARIANT_PLUGIN;
+    if (c->variant != before && fanout_attach(bus, c)) {
+        c->variant = before;
+        connection_abort(c, "out of memory");
+    }
+}
+
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+static void encode(struct bus *bus, struct encoding *e, const struct roda_msg *msg)
+{
+    struct chunk **chunk = e->owns ? &e->chunk : &bus->shared_chunk;
+    bool datagram = e->variant & VARIANT_DATAGRAM;
+    struct roda_out out;
+
+    if (e->owns && *chunk && (*chunk)->references == 1) {
+        (*chunk)->used = 0; /* no reader is behind: use the warm start again */
+        (*chunk)->n_units = 0;
+    }
+    if (!e->owns && !*chunk && (*chunk = chunk_get(&bus->net->chunks, 1)))
+        (*chunk)->counts_units = true; /* streams and datagrams share it */
+    out_begin(&out, bus->net, chunk, datagram, e->protocol->framing);
+    bus->running_plugin = e->context->name;
+    bus->running_stage = "encode";
+    e->protocol->encode(&e->context->public, msg, e->variant & VARIANT_PLUGIN, &out);
+    BUS_COUNT(bus, encodes);
+    e->length = 0;
+    (void)out_end(&out, &e->at, &e->offset, &e->length);
+    e->serial = bus->encode_serial;
+}
+
+static void resolve(struct bus *bus, struct encoding *e, const struct roda_msg *msg)
+{
+    const uint32_t *masks = e->protocol->variant_masks;
+    uint32_t mask = masks && msg->kind <= RODA_KIND_MAX ? masks[msg->kind] : VARIANT_PLUGIN;
+    uint32_t variant = e->variant & (mask | ~VARIANT_PLUGIN);
+    struct encoding *same = e;
+
+    if (variant != e->variant) {
+        same = find(bus, e->protocol, e->context->instance, variant);
+        if (!same)
+            same = e;
+        else if (!same->users)
+            same->users = 1; /* kept: the next message of this kind needs it, too */
+    }
+    if (same->serial != bus->encode_serial)
+        encode(bus, same, msg);
+    if (same != e) {
+        e->at = same->at;
+        e->offset = same->offset;
+        e->length = same->length;
+        e->serial = same->serial;
+    }
+}
+
+static void begin(struct bus *bus, struct roda_msg *msg)
+{
+    if (bus->encoded == msg)
+        return; /* the same message again: its bytes are there */
+    roda_msg_unref(bus->encoded);
+    bus->encoded = roda_msg_ref(msg);
+    bus->encode_serial++;
+}
+
+static bool deliver_passes(struct bus *bus, struct roda_conn *c, struct roda_msg *msg)
+{
+    struct event event = {.public = {.conn = c, .msg = msg, .bytes = msg->text.len}, .bus = bus};
+    uint32_t index = 0;
+
+    filters_run(bus, STAGE_DELIVER, &index, &event);
+    return event.decision.verdict == RODA_PASS;
+}
+
+static inline bool deliver(struct bus *bus, struct roda_conn *c, struct roda_msg *msg)
+{
+    struct encoding *e = c->encoding;
+
+    if (c->flags & (CONN_NO_DELIVERY | CONN_ASKS_DELIVER))
+        if (c->flags & CONN_NO_DELIVERY || !deliver_passes(bus, c, msg))
+            return false;
+    if (e->serial != bus->encode_serial)
+        resolve(bus, e, msg);
+    if (!e->length)
+        return false;
+    queue_append(c, e->at, e->offset, e->length);
+    return true;
+}
+
+void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *const *conns, size_t n)
+{
+    struct bus *bus = context_of(x)->bus;
+    struct roda_conn *sender = msg->from ? net_find(bus->net, msg->from) : NULL;
+    const char *plugin = bus->running_plugin, *stage = bus->running_stage;
+    uint64_t delivered = 0;
+
+    begin(bus, msg);
+    for (size_t i = 0; i < n; i++)
+        if (conns[i] != sender)
+            delivered += deliver(bus, conns[i], msg);
+    BUS_ADD(bus, deliveries, delivered);
+    bus->appended += (uint32_t)n + 1;
+    bus->running_plugin = plugin;
+    bus->running_stage = stage;
+}
+
+void roda_send(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
+{
+    struct bus *bus = context_of(x)->bus;
+    const char *plugin = bus->running_plugin, *stage = bus->running_stage;
+
+    begin(bus, msg);
+    if (deliver(bus, c, msg))
+        BUS_COUNT(bus, deliveries);
+    bus->appended++;
+    bus->running_plugin = plugin;
+    bus->running_stage = stage;
+}

@@ -1,0 +1,93 @@
+#include "bus/bus.h"
+
+#include <stdio.h>
+
+
+/*
+ * Filters: dense arrays of hooks, one per stage, in the order of the [plugin] sections. A verdict
+ * that carries more than itself (a reason, a delay, a ticket) leaves it in the event's decision
+ * through roda_reject(), roda_delay() and roda_defer(), which return what the hook returns.
+ *
+ * Before a hook runs, the worker notes whose it is: the blame line of a fatal signal, and the
+ * message about a turn over budget, name it.
+ */
+
+static struct event *event_of(struct roda_event *ev)
+{
+    return (struct event *)(void *)ev;
+}
+
+roda_verdict roda_reject(struct roda_event *ev, uint32_t code, const char *fmt, ...)
+{
+    struct decision *decision = &event_of(ev)->decision;
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(decision->text, sizeof decision->text, fmt, args);
+    va_end(args);
+    decision->code = code ? code : RODA_E_DROPPED;
+    return RODA_REJECT;
+}
+
+roda_verdict roda_delay(struct roda_event *ev, uint64_t delay_ms)
+{
+    event_of(ev)->decision.delay_ms = delay_ms ? delay_ms : 1;
+    return RODA_DELAY;
+}
+
+roda_verdict roda_defer(struct roda_event *ev, uint64_t *ret_ticket)
+{
+    struct event *event = event_of(ev);
+
+    event->decision.ticket = event->bus->next_ticket++;
+    *ret_ticket = event->decision.ticket;
+    return RODA_DEFER;
+}
+
+roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
+{
+    if (msg) {
+        roda_msg_unref(ev->msg);
+        ev->msg = msg;
+    }
+    return RODA_PASS;
+}
+
+void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event)
+{
+    bus->running_plugin = hook->context->name;
+    bus->running_stage = stage;
+    event->decision.verdict = hook->filter(&hook->context->public, &event->public);
+    bus->running_plugin = NULL;
+    if (event->decision.verdict > RODA_DEFER)
+        event->decision.verdict = RODA_PASS; /* not a verdict: as if it did not care */
+}
+
+static const char *const stage_names[STAGES] = {
+    [STAGE_ACCEPT] = "accept",   [STAGE_INPUT] = "input",     [STAGE_SUBMIT] = "submit",
+    [STAGE_ADMIT] = "admit",     [STAGE_PUBLISH] = "publish", [STAGE_DELIVER] = "deliver",
+    [STAGE_OPENED] = "opened",   [STAGE_READY] = "ready",     [STAGE_CLOSED] = "closed",
+    [STAGE_CHARGED] = "charged",
+};
+
+void filters_run(struct bus *bus, enum stage stage, uint32_t *index, struct event *event)
+{
+    const struct hooks *hooks = &bus->stages[stage];
+
+    event->decision.verdict = RODA_PASS;
+    for (; *index < hooks->n; ++*index) {
+        filter_run(bus, &hooks->hooks[*index], stage_names[stage], event);
+        if (event->decision.verdict != RODA_PASS)
+            return;
+    }
+}
+
+void roda_charge(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
+{
+    struct bus *bus = context_of(x)->bus;
+
+    for (uint32_t i = 0; i < bus->stages[STAGE_CHARGED].n; i++) {
+        const struct hook *hook = &bus->stages[STAGE_CHARGED].hooks[i];
+        hook->charged(&hook->context->public, c, cost);
+    }
+}

@@ -1,0 +1,385 @@
+#include "bus/bus.h"
+
+#include <errno.h>
+
+/*
+ * Items between workers. Each worker has one mailbox, a chain that everybody pushes to; what a
+ * worker posts during a turn gathers in one outbox per receiver and is pushed at the end of the
+ * turn, before its sends are submitted. Therefore
+ *
+ *   - an effect never overtakes its cause: whoever learned of A from a push or from the network
+ *     posts B after A was pushed, and a chain gives back pushes in their order;
+ *   - receipts, and whatever was posted by roda_post_after(), are pushed after everything else of
+ *     the turn, to whomever: a PONG that waits for a receipt cannot leave before the message is
+ *     in the mailbox of every worker with members.
+ *
+ * The window between two workers is the bytes posted and not yet run. While any window of this
+ * worker is full, it withholds receipts; so its senders stop, and memory stays bounded. Handling
+ * an item never waits. Items to oneself run in the same turn.
+ */
+
+#define INSTANCE_BITS 24u
+#define DELIVERIES_PER_DRAIN 16384u
+
+struct receipt {
+    roda_conn_id to;
+    uint32_t count, bytes;
+};
+
+#define RECEIPTS_PER_ITEM 30u
+struct receipts {
+    struct roda_item item;
+    uint32_t n;
+    struct receipt list[RECEIPTS_PER_ITEM];
+};
+
+static struct chain_node *node_of(struct roda_item *item)
+{
+    return (struct chain_node *)(void *)item;
+}
+
+void bus_post(struct bus *bus, uint32_t worker, uint32_t instance, struct roda_item *item,
+              bool after)
+{
+    struct outbox *box = &bus->outboxes[worker];
+    struct chain_node *node = node_of(item);
+
+    item->instance = bus->worker << INSTANCE_BITS | instance;
+    if (after) {
+        item->bytes = worker; /* receipts weigh nothing; where it goes is kept here */
+        node->next = NULL;
+        if (bus->after_newest)
+            bus->after_newest->next = node;
+        else
+            bus->after_oldest = node;
+        bus->after_newest = node;
+        return;
+    }
+    node->next = box->newest;
+    box->newest = node;
+    if (!box->oldest)
+        box->oldest = node;
+    box->bytes += item->bytes;
+    if (worker != bus->worker)
+        BUS_COUNT(bus, items_posted);
+}
+
+void roda_post(struct roda_ctx *x, uint32_t worker, struct roda_item *item)
+{
+    bus_post(context_of(x)->bus, worker, context_of(x)->instance, item, false);
+}
+
+void roda_post_after(struct roda_ctx *x, uint32_t worker, struct roda_item *item)
+{
+    bus_post(context_of(x)->bus, worker, context_of(x)->instance, item, true);
+}
+
+int roda_inject(struct roda_ctx *x, struct roda_item *item)
+{
+    struct mailbox *to = &context_of(x)->bus->mailboxes[x->worker];
+
+    if (__atomic_load_n((bool *)&to->closed, __ATOMIC_ACQUIRE))
+        return -ESHUTDOWN;
+    item->instance = x->worker << INSTANCE_BITS | context_of(x)->instance;
+    item->bytes = 0;
+    chain_push(&to->chain, node_of(item), node_of(item));
+    ring_wake(to->ring);
+    return 0;
+}
+
+/* ---- receipts ------------------------------------------------------------------------------ */
+
+static void receipts_run(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct receipts *receipts = (struct receipts *)(void *)item;
+    struct bus *bus = context_of(x)->bus;
+
+    (void)result;
+    for (uint32_t i = 0; i < receipts->n; i++)
+        input_receipts(bus, receipts->list[i].to, receipts->list[i].count,
+                       receipts->list[i].bytes);
+    slab_heap_put(&bus->heap, &bus->batch, receipts);
+}
+
+/* Memory is out: the message's own reserve carries its receipt, and the bad news if it could not
+ * be distributed. */
+static void receipt_alone_run(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct message *message = container_of(item, struct message, reserve);
+    struct bus *bus = context_of(x)->bus;
+    struct roda_conn *c = net_find(bus->net, message->public.from);
+
+    (void)result;
+    if (c && message->flags & MESSAGE_FAILED)
+        answer_give(bus, c, RODA_E_MEMORY, RODA_STR(""), &message->public);
+    input_receipts(bus, message->public.from, 1, message->bytes);
+    roda_msg_unref(&message->public);
+}
+
+static void receipt_alone(struct bus *bus, struct roda_msg *msg)
+{
+    struct message *message = message_of(msg);
+
+    roda_msg_ref(msg);
+    message->reserve.run = receipt_alone_run;
+    bus_post(bus, RODA_CONN_WORKER(msg->from), 0, &message->reserve, true);
+}
+
+void bus_receipt(struct bus *bus, struct roda_msg *msg)
+{
+    struct outbox *box = &bus->outboxes[RODA_CONN_WORKER(msg->from)];
+    struct receipts *receipts = box->receipts;
+    struct receipt *last;
+
+    BUS_COUNT(bus, receipts);
+    if (message_of(msg)->flags & MESSAGE_FAILED) {
+        receipt_alone(bus, msg);
+        return;
+    }
+    if (receipts && receipts->n) {
+        last = &receipts->list[receipts->n - 1];
+        if (last->to == msg->from) {
+            last->count++;
+            last->bytes += message_of(msg)->bytes;
+            return;
+        }
+    }
+    if (receipts && receipts->n == RECEIPTS_PER_ITEM) {
+        bus_post(bus, RODA_CONN_WORKER(msg->from), 0, &receipts->item, true);
+        receipts = box->receipts = NULL;
+    }
+    if (!receipts) {
+        receipts = slab_heap_get(&bus->heap, sizeof *receipts);
+        if (!receipts) {
+            receipt_alone(bus, msg);
+            return;
+        }
+        receipts->item = (struct roda_item){.run = receipts_run};
+        receipts->n = 0;
+        box->receipts = receipts;
+    }
+    receipts->list[receipts->n++] = (struct receipt){msg->from, 1, message_of(msg)->bytes};
+}
+
+static void post_receipts(struct bus *bus)
+{
+    for (uint32_t i = 0; i < bus->n_workers; i++) {
+        struct receipts *receipts = bus->outboxes[i].receipts;
+        if (!receipts)
+            continue;
+        bus->outboxes[i].receipts = NULL;
+        bus_post(bus, i, 0, &receipts->item, true);
+    }
+}
+
+/* ---- draining ------------------------------------------------------------------------------ */
+
+static void run_item(struct bus *bus, struct chain_node *node, int result)
+{
+    struct roda_item *item = (struct roda_item *)(void *)node;
+    uint32_t instance = item->instance & ((1u << INSTANCE_BITS) - 1);
+    struct context *context = bus->contexts[instance];
+
+    bus->running_plugin = context->name;
+    bus->running_stage = "item";
+    item->run(&context->public, item, result);
+    bus->running_plugin = NULL;
+}
+
+static void tell_consumed(struct bus *bus)
+{
+    struct mailbox *mine = &bus->mailboxes[bus->worker];
+
+    for (uint32_t i = 0; i < bus->n_workers; i++) {
+        if (!bus->consumed[i])
+            continue;
+        __atomic_store_n((uint64_t *)&mine->consumed[i],
+                         __atomic_load_n((uint64_t *)&mine->consumed[i], __ATOMIC_RELAXED) +
+                             bus->consumed[i],
+                         __ATOMIC_SEQ_CST);
+        bus->consumed[i] = 0;
+        if (__atomic_load_n((uint32_t *)&mine->waiting[i], __ATOMIC_SEQ_CST) &&
+            __atomic_exchange_n((uint32_t *)&mine->waiting[i], 0, __ATOMIC_SEQ_CST))
+            ring_wake(bus->mailboxes[i].ring);
+    }
+}
+
+bool mailbox_drain(struct bus *bus)
+{
+    bus->appended = 0;
+    for (;;) {
+        if (!bus->undone)
+            bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
+        if (!bus->undone)
+            break;
+        while (bus->undone && bus->appended < DELIVERIES_PER_DRAIN) {
+            struct chain_node *node = bus->undone;
+            struct roda_item *item = (struct roda_item *)(void *)node;
+            uint32_t from = item->instance >> INSTANCE_BITS, bytes = item->bytes;
+            bus->undone = node->next;
+            BUS_COUNT(bus, items_run);
+            run_item(bus, node, 0);
+            bus->consumed[from] += bytes;
+        }
+        break; /* what came meanwhile is for the next turn */
+    }
+    tell_consumed(bus);
+    if (bus->undone)
+        BUS_COUNT(bus, turns_unfinished);
+    return !bus->undone;
+}
+
+/* ---- pushing ------------------------------------------------------------------------------- */
+
+uint64_t bus_outstanding(const struct bus *bus, uint32_t worker)
+{
+    return bus->outboxes[worker].posted_bytes -
+           __atomic_load_n((uint64_t *)&bus->mailboxes[worker].consumed[bus->worker],
+                           __ATOMIC_SEQ_CST);
+}
+
+/* Some receiver lags: asks it to wake us when it has caught up. */
+static bool window_full(struct bus *bus)
+{
+    bool full = false;
+
+    for (uint32_t i = 0; i < bus->n_workers; i++) {
+        if (i == bus->worker || bus_outstanding(bus, i) <= BUS_WINDOW_BYTES)
+            continue;
+        __atomic_store_n((uint32_t *)&bus->mailboxes[i].waiting[bus->worker], 1,
+                         __ATOMIC_SEQ_CST);
+        if (bus_outstanding(bus, i) > BUS_WINDOW_BYTES)
+            full = true;
+    }
+    return full;
+}
+
+/* Items to oneself, oldest first, those they post included. */
+static bool run_own(struct bus *bus)
+{
+    struct outbox *own = &bus->outboxes[bus->worker];
+    bool ran = false;
+
+    while (own->newest) {
+        struct chain_node *newest = own->newest, *oldest = NULL;
+        own->newest = own->oldest = NULL;
+        own->bytes = 0;
+        while (newest) {
+            struct chain_node *next = newest->next;
+            newest->next = oldest;
+            oldest = newest;
+            newest = next;
+        }
+        while (oldest) {
+            struct chain_node *next = oldest->next;
+            run_item(bus, oldest, 0);
+            oldest = next;
+        }
+        ran = true;
+    }
+    return ran;
+}
+
+static void push(struct bus *bus, uint32_t worker, struct chain_node *newest,
+                 struct chain_node *oldest)
+{
+    chain_push(&bus->mailboxes[worker].chain, newest, oldest);
+}
+
+/* What comes after: pushed one by one, since receivers differ; there are few, receipts gather. */
+static bool push_after(struct bus *bus, uint64_t wake[4])
+{
+    struct chain_node *node = bus->after_oldest;
+    bool ran = false;
+
+    bus->after_oldest = bus->after_newest = NULL;
+    while (node) {
+        struct chain_node *next = node->next;
+        struct roda_item *item = (struct roda_item *)(void *)node;
+        uint32_t worker = item->bytes;
+        item->bytes = 0;
+        if (worker == bus->worker) {
+            run_item(bus, node, 0);
+            ran = true;
+        } else {
+            push(bus, worker, node, node);
+            wake[worker >> 6] |= UINT64_C(1) << (worker & 63);
+        }
+        node = next;
+    }
+    return ran;
+}
+
+bool mailbox_flush(struct bus *bus)
+{
+    uint64_t wake[4] = {0};
+    bool ran = run_own(bus);
+
+    for (uint32_t i = 0; i < bus->n_workers; i++) {
+        struct outbox *box = &bus->outboxes[i];
+        if (i == bus->worker || !box->newest)
+            continue;
+        box->posted_bytes += box->bytes;
+        push(bus, i, box->newest, box->oldest);
+        box->newest = box->oldest = NULL;
+        box->bytes = 0;
+        wake[i >> 6] |= UINT64_C(1) << (i & 63);
+    }
+    post_receipts(bus);
+    if (bus->after_oldest) {
+        bool held = window_full(bus);
+        if (held && !bus->receipts_held)
+            BUS_COUNT(bus, receipts_withheld);
+        bus->receipts_held = held;
+        if (!held)
+            ran |= push_after(bus, wake);
+    }
+    for (uint32_t i = 0; i < bus->n_workers; i++)
+        if (wake[i >> 6] >> (i & 63) & 1)
+            ring_wake(bus->mailboxes[i].ring);
+    slab_batch_flush(&bus->batch);
+    return ran;
+}
+
+bool mailbox_idle(const struct bus *bus)
+{
+    for (uint32_t i = 0; i < bus->n_workers; i++)
+        if (bus->outboxes[i].newest || bus->outboxes[i].receipts)
+            return false;
+    return !bus->undone && (!bus->after_oldest || bus->receipts_held) &&
+           chain_empty(&bus->mailboxes[bus->worker].chain);
+}
+
+void mailbox_cancel(struct bus *bus)
+{
+    struct chain_node *node;
+
+    post_receipts(bus);
+    for (;;) {
+        if (!bus->undone)
+            bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
+        if ((node = bus->undone)) {
+            bus->undone = node->next;
+            run_item(bus, node, -ECANCELED);
+            continue;
+        }
+        if ((node = bus->after_oldest)) {
+            bus->after_oldest = node->next;
+            if (!node->next)
+                bus->after_newest = NULL;
+            run_item(bus, node, -ECANCELED);
+            continue;
+        }
+        uint32_t i = 0;
+        while (i < bus->n_workers && !bus->outboxes[i].newest)
+            i++;
+        if (i == bus->n_workers)
+            break;
+        node = bus->outboxes[i].newest;
+        bus->outboxes[i].newest = node->next;
+        if (!node->next)
+            bus->outboxes[i].oldest = NULL;
+        run_item(bus, node, -ECANCELED);
+    }
+    slab_batch_flush(&bus->batch);
+}

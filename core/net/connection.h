@@ -1,0 +1,144 @@
+#ifndef RODA_NET_CONNECTION_H
+#define RODA_NET_CONNECTION_H
+/*
+ * A connection: a stream socket, or a datagram session. Its life:
+ *
+ *   OPEN -> FLUSHING -> LINGERING -> CLOSING -> GONE -> freed
+ *
+ *   OPEN       reads, decodes, writes
+ *   FLUSHING   polite close: input is thrown away, what is queued is sent
+ *   LINGERING  SHUT_WR was done; input is thrown away until EOF or linger_ms
+ *   CLOSING    shutdown(2) both ways; waits until nothing is in flight in the ring
+ *   GONE       the descriptor is closed; waits for the owner's net_free()
+ *
+ * in_flight counts requests in the ring: one more per SQE, one less per completion without
+ * F_MORE; nothing of a connection is freed before it is 0. A cancel is a nudge and counts for
+ * nothing; shutdown(2) is what ends requests.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/listener.h"
+#include "net/net.h"
+
+enum connection_state {
+    CONNECTION_OPEN,
+    CONNECTION_FLUSHING,
+    CONNECTION_LINGERING,
+    CONNECTION_CLOSING,
+    CONNECTION_GONE,
+};
+
+enum { /* roda_conn.flags */
+    CONN_DIRTY = 1 << 0,
+    CONN_SENDING = 1 << 1,      /* a send is in flight */
+    CONN_RECEIVING = 1 << 2,    /* a receive is armed */
+    CONN_CANCELLED = 1 << 3,    /* a cancel of the receive was sent */
+    CONN_NO_DELIVERY = 1 << 4,  /* closing: queues take nothing more */
+    CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
+    CONN_OVER = 1 << 6,         /* in net->over */
+    CONN_DATAGRAM = 1 << 7,
+    CONN_READY = 1 << 8,
+    CONN_EOF = 1 << 9,          /* the peer sent its end */
+    CONN_ENDED = 1 << 10,       /* ended() was called */
+    CONN_SKIPPING = 1 << 11,    /* inside a unit that is too long */
+    CONN_KEPT = 1 << 12,        /* the first stashed unit was shown and kept */
+    CONN_IDLE_ASKED = 1 << 13,
+    CONN_ABORT = 1 << 14,       /* close with a reset */
+    CONN_FAILED = 1 << 15,      /* memory ran out while its queue was built */
+    CONN_DECODING = 1 << 16,
+    CONN_SHORT = 1 << 17,       /* the last send was short: poll first */
+    CONN_BEGUN = 1 << 18,       /* first() was called */
+};
+
+/* Stashed input: bytes not decoded yet. Made when needed. */
+struct stash {
+    char *bytes;
+    uint32_t start, end, capacity;
+};
+
+struct roda_conn {
+    /* Hot: what one delivery touches, in one cache line. The newest entry of the send queue lies
+     * here; it grows while a burst continues it. */
+    struct chunk *chunk; /* NULL: no newest entry */
+    uint32_t offset, length;
+    void *encoding; /* the owner's; see bus/fanout.h */
+    struct roda_conn *next_dirty;
+    struct send_entry *oldest, *last_older; /* entries before the newest */
+    uint32_t queued_bytes;
+    uint32_t limit_bytes;
+    uint32_t sending_bytes; /* of the send in flight */
+    uint32_t flags;
+
+    /* Warm and cold. */
+    roda_conn_id id;
+    struct net *net;
+    const struct listener_settings *settings;
+    struct listener *listener;
+    struct roda_person *person;
+    struct stash *stash;
+    char *reason;            /* why it is closed; memory_copy() */
+    struct list link;        /* in resume or rearm or ended */
+    struct list over_link;
+    struct wheel_timer timer;
+    void *session;           /* datagram: struct datagram_session */
+    void *request;           /* struct send_request of the send in flight, or NULL */
+    uint32_t skipped_bytes;  /* of the unit that is too long */
+    uint32_t active_s;       /* when something came last, seconds of net->now_ms */
+    uint32_t sending_since_s;
+    uint32_t variant;
+    int fd;
+    uint16_t in_flight;
+    uint8_t state;
+    uint8_t holds;
+    uint32_t uid;            /* UNIX: of the peer */
+
+    /* The owner's part (bus/input.c). */
+    uint64_t destination;
+    void *waiting;           /* struct waiting, made when needed */
+    uint32_t under_way_bytes;
+    uint16_t under_way;
+    uint8_t home;            /* worker of the destination */
+    uint8_t waits;           /* for what input waits: WAIT_* of bus/bus.h */
+    bool reported_gone;
+    struct in6_addr peer_address; /* v4 is mapped */
+    uint16_t peer_port;
+    _Alignas(16) char data[]; /* plugins' */
+};
+
+/* A fresh connection in state OPEN, or NULL with the descriptor closed: no memory, or full. */
+struct roda_conn *connection_open(struct net *net, struct listener *l, int fd);
+/* The same without a descriptor: a datagram session. */
+struct roda_conn *connection_open_session(struct net *net, struct listener *l,
+                                          const union address *peer, void *session);
+/* Input of one connection: splits, stashes, shows units to the owner. */
+void connection_input(struct roda_conn *c, const char *bytes, size_t len);
+void connection_input_end(struct roda_conn *c);
+/* Holding and going on. Resume happens from net_resume_inputs(), never inside. */
+void connection_hold(struct roda_conn *c);
+void connection_release(struct roda_conn *c);
+void connection_resume(struct roda_conn *c);
+
+/* Politely: last words, then what is queued, then the end. Takes no effect twice. */
+void connection_close(struct roda_conn *c, const char *reason);
+/* At once; what is queued is lost. */
+void connection_abort(struct roda_conn *c, const char *reason);
+/* Gives the peer write_timeout to take what is queued before the close. */
+void connection_linger(struct roda_conn *c);
+/* If politeness is over (nothing queued), goes on to the next state. */
+void connection_step(struct roda_conn *c);
+
+/* Completions. */
+void connection_on_recv(void *net, const struct ring_completion *done);
+void connection_on_send(void *net, const struct ring_completion *done);
+void connection_on_cancel(void *net, const struct ring_completion *done);
+void connection_arm_recv(struct roda_conn *c);
+
+void connection_peer(const struct roda_conn *c, union address *ret, socklen_t *ret_len);
+
+static inline uint32_t connection_slot(const struct roda_conn *c)
+{
+    return (uint32_t)(c->id >> 32) & 0xffffffu;
+}
+
+#endif

@@ -1,0 +1,72 @@
+#include "plugin/host.h"
+
+#include "base/memory.h"
+
+/* Timers of plugins: a node of the worker's wheel each, ended with the instance. */
+
+struct roda_timer {
+    struct wheel_timer node;
+    struct list link; /* in the context's timers */
+    struct context *context;
+    uint64_t period_ms;
+    roda_done_fn *fn;
+    void *arg;
+    bool running, stopped;
+};
+
+static void timer_free(struct roda_timer *timer)
+{
+    wheel_disarm(timer->context->bus->wheel, &timer->node);
+    list_remove(&timer->link);
+    memory_free(timer);
+}
+
+static void fire(struct wheel_timer *node)
+{
+    struct roda_timer *timer = container_of(node, struct roda_timer, node);
+    struct bus *bus = timer->context->bus;
+
+    bus->running_plugin = timer->context->name;
+    bus->running_stage = "timer";
+    timer->running = true;
+    timer->fn(&timer->context->public, timer->arg, 0);
+    timer->running = false;
+    bus->running_plugin = NULL;
+    if (timer->stopped || !timer->period_ms)
+        timer_free(timer);
+    else
+        wheel_arm(bus->wheel, &timer->node, bus->now_ms + timer->period_ms, fire);
+}
+
+struct roda_timer *roda_timer_start(struct roda_ctx *x, uint64_t delay_ms, uint64_t period_ms,
+                                    roda_done_fn *fn, void *arg)
+{
+    struct context *context = context_of(x);
+    struct roda_timer *timer = memory_alloc(sizeof *timer);
+
+    if (!timer)
+        return NULL;
+    timer->context = context;
+    timer->period_ms = period_ms;
+    timer->fn = fn;
+    timer->arg = arg;
+    list_append(&context->timers, &timer->link);
+    wheel_arm(context->bus->wheel, &timer->node, context->bus->now_ms + delay_ms, fire);
+    return timer;
+}
+
+void roda_timer_stop(struct roda_timer *timer)
+{
+    if (!timer)
+        return;
+    if (timer->running)
+        timer->stopped = true;
+    else
+        timer_free(timer);
+}
+
+void timers_end(struct context *context)
+{
+    for (struct list *node; (node = list_first(&context->timers));)
+        timer_free(container_of(node, struct roda_timer, link));
+}

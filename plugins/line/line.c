@@ -1,0 +1,112 @@
+#include "line.h"
+
+#include <errno.h>
+#include <string.h>
+
+/*
+ * The protocol for people: nc, telnet, nc -u, and scripts. docs/line-protocol.md is its document.
+ *
+ *   line.c      the descriptor, options, and what happens when a connection opens
+ *   telnet.c    telnet's commands inside lines; who came to the wrong door (HTTP, TLS)
+ *   grammar.c   a line to a command; syntax.c the table of commands
+ *   command.c   a command to a message, or to a reply
+ *   reply.c     answers and refusals
+ *   lists.c     replies that are long: /who, /rooms
+ *   help.c      /help
+ *   show.c      messages to lines
+ *   datagram.c  datagrams that have no session yet
+ *
+ * A connection has one current room, to which bare lines go. It is set by the answers to joins
+ * (the first is made by the owner of rooms when the connection is ready), by the answer to a part
+ * and by /room. It is a name only: whether one may talk there the room's home decides each time,
+ * so being put out of a room needs no report here.
+ */
+
+static int check(const void *conf, struct roda_conf_errors *errors)
+{
+    const struct line_conf *line = conf;
+    struct roda_str motd = {line->motd, strlen(line->motd)};
+
+    if (motd.len && roda_text_check(motd, RODA_TEXT_LINE))
+        return roda_conf_error(errors, "motd", "must be UTF-8 without control characters");
+    return 0;
+}
+
+static int start(struct roda_ctx *x)
+{
+    struct line_state *state = x->state;
+
+    state->rooms = roda_service(x, RODA_ROOMS_ID, &state->rooms_ctx);
+    if (state->rooms)
+        return 0;
+    roda_log(x, RODA_LOG_ERROR, "line: nobody offers %s; add [plugin rooms]", RODA_ROOMS_ID);
+    return -ENOENT;
+}
+
+static void opened(struct roda_ctx *x, struct roda_conn *c)
+{
+    const struct line_conf *conf = roda_conn_conf(x, c);
+    struct line_conn *data = line_conn(x, c);
+    struct roda_str transport = roda_conn_transport(c);
+
+    if (transport.len == 3 && !memcmp(transport.ptr, "udp", 3)) {
+        data->flags |= LINE_DATAGRAM;
+        roda_conn_set_variant(c, LINE_VARIANT_NUMBERS);
+    } else if (*conf->motd) {
+        line_say(c, "motd: %s", conf->motd);
+    }
+    roda_conn_ready(c);
+}
+
+static const struct roda_option options[] = {
+    {.name = "welcome",
+     .type = RODA_T_BOOL,
+     .offset = offsetof(struct line_conf, welcome),
+     .initial = "yes",
+     .flags = RODA_OPTION_LISTENER | RODA_OPTION_NEW,
+     .help = "tell who connects their name and room, and how to get help"},
+    {.name = "motd",
+     .type = RODA_T_STRING,
+     .offset = offsetof(struct line_conf, motd),
+     .initial = "",
+     .min = 0,
+     .max = 390,
+     .flags = RODA_OPTION_LISTENER | RODA_OPTION_NEW,
+     .help = "one line shown to who connects, before the welcome; not to datagram sessions"},
+    {.name = NULL},
+};
+
+static const struct roda_metric metrics[] = {
+    [LINE_UNITS_REFUSED] = {"line_units_refused_total", RODA_COUNTER,
+                            "lines refused because of what they are made of"},
+    [LINE_ALIENS] = {"line_aliens_total", RODA_COUNTER,
+                     "connections closed that spoke HTTP or TLS"},
+    [LINE_KNOCKS_ANSWERED] = {"line_knocks_answered_total", RODA_COUNTER,
+                              "datagrams without session that got a cookie"},
+    [LINE_KNOCKS_SILENT] = {"line_knocks_silent_total", RODA_COUNTER,
+                            "datagrams without session that got silence"},
+    {.name = NULL},
+};
+
+static const struct roda_protocol protocols[] = {
+    {.name = "line",
+     .framing = RODA_LINES,
+     .variant_masks = line_variant_masks,
+     .opened = opened,
+     .first = line_first,
+     .decode = line_decode,
+     .oversize = line_oversize,
+     .encode = show_encode,
+     .answer = line_answer,
+     .closing = line_closing,
+     .knock = line_knock},
+    {.name = NULL},
+};
+
+static const char *const needs[] = {RODA_ROOMS_ID, NULL};
+
+RODA_PLUGIN(.name = "line", .summary = "the protocol for people with nc, telnet and nc -u",
+            .version = "0.1.0", .conf_size = sizeof(struct line_conf),
+            .state_size = sizeof(struct line_state), .conn_size = sizeof(struct line_conn),
+            .options = options, .metrics = metrics, .protocols = protocols, .needs = needs,
+            .check = check, .start = start);
