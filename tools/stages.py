@@ -25,7 +25,9 @@ QUICK_S = 170
 FUZZ_S = 15
 TAIL_LINES = 60
 
-PLAIN = ["-Dbuildtype=debugoptimized"]
+# Warnings are errors with the compiler that users have, and where no sanitizer's own code makes
+# gcc see what is not there.
+PLAIN = ["-Dbuildtype=debugoptimized", "--werror"]
 ASAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined"]
 TSAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=thread"]
 FUZZ = [
@@ -96,7 +98,7 @@ def build(score, folder, options, compiler="gcc"):
     """Configures once, then compiles what changed. True if there is something to test."""
     score.say(f"building {folder.name}")
     if not (folder / "build.ninja").exists():
-        command = ["meson", "setup", "--werror", *options, folder, ROOT]
+        command = ["meson", "setup", *options, folder, ROOT]
         status, output = run(score, command, {"CC": compiler})
         if status != 0:
             score.fail(f"{folder.name}: meson setup", output)

@@ -137,7 +137,6 @@ static void dump_section(const struct writer *writer, enum sections_kind kind, c
 /* core.include is shown, but must not be read a second time. */
 static void dump_core(const struct writer *writer)
 {
-    struct writer commented = *writer;
     const struct roda_option *options = sections[SECTIONS_CORE].options, *option;
     const struct store_section *found =
         store_section_find(writer->conf->store, sections[SECTIONS_CORE].kind);
@@ -148,11 +147,10 @@ static void dump_core(const struct writer *writer)
         const struct store_entry *entry = store_entry_find(found, option->name);
 
         place_text(entry, "default", place, sizeof(place));
-        if (entry && strcmp(option->name, "include") == 0) {
+        if (writer->conf->core.include.n > 0 && strcmp(option->name, "include") == 0) {
             option_format(option, (const char *)&writer->conf->core + option->offset, value,
                           sizeof(value));
-            emit(&commented, "; %s = %s (%s; what it names stands here)", option->name, value,
-                 place);
+            emit(writer, "; %s = %s (%s; what it names stands here)", option->name, value, place);
             continue;
         }
         dump_value(writer, option, "", &writer->conf->core, place);
@@ -223,6 +221,7 @@ static void dump_plugin(const struct writer *writer, const struct conf_plugin *p
 /* A plugin that a listener's protocol loaded: it has no section, and gets one. */
 static void dump_unnamed(const struct writer *writer, const struct store_fill *fill)
 {
+    const struct roda_option *generic = sections[SECTIONS_PLUGIN].options, *option;
     char section[512];
 
     for (size_t i = 0; i < writer->conf->n_plugins; i++) {
@@ -231,6 +230,8 @@ static void dump_unnamed(const struct writer *writer, const struct store_fill *f
     }
     (void)snprintf(section, sizeof(section), "%s %s", sections[SECTIONS_PLUGIN].kind, fill->plugin);
     emit(writer, "[%s]", section);
+    for (size_t i = 0; (option = option_at(generic, STRIDE, i)); i++)
+        dump_line(writer, option->name, option->initial, "default");
     dump_fill(writer, fill, section);
     emit(writer, "%s", "");
 }
@@ -380,7 +381,7 @@ static const char *plain(const char *text, char *buf, size_t size)
     size_t used = 0;
 
     for (; *text && used + 2 < size; text++) {
-        if (strchr("*_\\`", *text))
+        if (strchr("*_\\`[|#", *text))
             buf[used++] = '\\';
         buf[used++] = *text;
     }

@@ -136,14 +136,14 @@ static void format_bound(const struct roda_option *o, int64_t bound, char *buf, 
         (void)snprintf(buf, size, "%" PRId64, bound);
 }
 
-static const char *bound_noun(const struct roda_option *o)
+static const char *bound_noun(const struct roda_option *o, int64_t bound)
 {
     switch (o->type) {
     case RODA_T_STRING:
     case RODA_T_PATH:
-        return " bytes";
+        return bound == 1 ? " byte" : " bytes";
     case RODA_T_LIST:
-        return " items";
+        return bound == 1 ? " item" : " items";
     default:
         return "";
     }
@@ -184,11 +184,11 @@ const char *option_range(const struct roda_option *o, char *buf, size_t size)
     format_bound(o, o->min, min, sizeof(min));
     format_bound(o, o->max, max, sizeof(max));
     if (o->max < o->min)
-        (void)snprintf(buf, size, "at least %s%s", min, bound_noun(o));
+        (void)snprintf(buf, size, "at least %s%s", min, bound_noun(o, o->min));
     else if (o->min == 0)
-        (void)snprintf(buf, size, "at most %s%s", max, bound_noun(o));
+        (void)snprintf(buf, size, "at most %s%s", max, bound_noun(o, o->max));
     else
-        (void)snprintf(buf, size, "%s to %s%s", min, max, bound_noun(o));
+        (void)snprintf(buf, size, "%s to %s%s", min, max, bound_noun(o, o->max));
     return buf;
 }
 
@@ -212,11 +212,11 @@ static int check_range(const struct roda_option *o, int64_t amount, char *reason
         return 0;
     if (amount < o->min) {
         format_bound(o, o->min, bound, sizeof(bound));
-        return wrong(reason, "at least %s%s", bound, bound_noun(o));
+        return wrong(reason, "at least %s%s", bound, bound_noun(o, o->min));
     }
     if (o->max >= o->min && amount > o->max) {
         format_bound(o, o->max, bound, sizeof(bound));
-        return wrong(reason, "at most %s%s", bound, bound_noun(o));
+        return wrong(reason, "at most %s%s", bound, bound_noun(o, o->max));
     }
     return 0;
 }

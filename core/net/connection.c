@@ -554,9 +554,9 @@ void connection_on_recv(void *owner, const struct ring_completion *done)
 
 void connection_on_cancel(void *owner, const struct ring_completion *done)
 {
-    struct roda_conn *c = completed(owner, done);
+    struct roda_conn *c = done->slot == UINT32_MAX ? NULL : completed(owner, done);
 
-    if (c && c->state == CONNECTION_CLOSING)
+    if (c && c->state == CONNECTION_CLOSING) /* else a listener's */
         finish(c);
 }
 

@@ -325,11 +325,18 @@ int listener_open(struct net *net, struct listener *l, const struct listener_add
     return 0;
 }
 
+/* One UNIX socket serves all workers: worker 0 accepts and hands over in turn. (Accepts of several
+ * rings on one socket would be woken one at a time, at its end, too.) */
+static bool accepts(const struct listener *l)
+{
+    return l->address->settings->transport != TRANSPORT_UNIX || l->net->worker == 0;
+}
+
 void listener_arm(struct listener *l)
 {
     struct io_uring_sqe *sqe;
 
-    if (l->armed || l->closed || l->fd < 0)
+    if (l->armed || l->closed || l->fd < 0 || !accepts(l))
         return;
     if (l->address->settings->transport == TRANSPORT_UDP) {
         datagram_arm(l);
@@ -349,17 +356,39 @@ void listener_arm(struct listener *l)
     l->in_flight++;
 }
 
+/* shutdown(2) ends the accept of a TCP listener and the receive of a datagram socket. It does not
+ * wake the accept of a UNIX listener (seen on Linux 6.18), so that one is cancelled, again until
+ * its last completion came. */
+static void cancel_accept(struct wheel_timer *timer)
+{
+    struct listener *l = container_of(timer, struct listener, timer);
+    struct io_uring_sqe *sqe;
+
+    if (!l->in_flight)
+        return;
+    sqe = ring_sqe(l->net->ring, RING_USER_DATA(RING_CANCEL, 0, UINT32_MAX));
+    if (sqe) {
+        io_uring_prep_cancel64(sqe, user_data(l, RING_ACCEPT), 0);
+        sqe->user_data = RING_USER_DATA(RING_CANCEL, 0, UINT32_MAX); /* no connection's */
+    }
+    wheel_arm(l->net->wheel, &l->timer, l->net->now_ms + BACKOFF_MS_MIN, cancel_accept);
+}
+
 void listener_close(struct listener *l)
 {
     const struct system *system = l->net->system;
+    enum transport transport = l->address->settings->transport;
 
     if (l->closed || l->fd < 0)
         return;
     l->closed = true;
+    if (!accepts(l))
+        return;
     wheel_disarm(l->net->wheel, &l->timer);
     /* A datagram socket still has goodbyes to send. */
-    (void)system->shutdown(system->kernel, l->fd,
-                           l->address->settings->transport == TRANSPORT_UDP ? SHUT_RD : SHUT_RDWR);
+    (void)system->shutdown(system->kernel, l->fd, transport == TRANSPORT_UDP ? SHUT_RD : SHUT_RDWR);
+    if (transport == TRANSPORT_UNIX)
+        cancel_accept(&l->timer);
 }
 
 bool listener_quiet(const struct listener *l)

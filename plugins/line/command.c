@@ -232,13 +232,13 @@ static void show_rooms_of_mine(const struct task *task)
         return;
     }
     show_word(&s, "* you are in ");
-    show_put(&s, current);
+    show_name(&s, current);
     for (size_t i = 0; i < n && i < max; i++) {
         struct roda_str name = rooms[i].name;
         if (name.len == current.len && !memcmp(name.ptr, current.ptr, name.len))
             continue;
         show_word(&s, ", ");
-        show_put(&s, name);
+        show_name(&s, name);
     }
     show_end(&s);
 }
@@ -290,7 +290,7 @@ static void show_modes(const struct task *task)
         return;
     s = show_begin(roda_conn_out(task->c));
     show_word(&s, "* mode of ");
-    show_put(&s, room.name);
+    show_name(&s, room.name);
     for (size_t i = 0; i < sizeof(modes) / sizeof(*modes); i++) {
         if (!(room.modes & modes[i].bit))
             continue;
@@ -313,7 +313,7 @@ static void pong(const struct task *task)
     if (name.len)
         (void)state->rooms->find(state->rooms_ctx, task->c, name, &room);
     show_word(&s, "* pong ");
-    show_put(&s, name.len ? name : RODA_STR("-"));
+    show_name(&s, name.len ? name : RODA_STR("-"));
     show_word(&s, " ");
     show_number(&s, room.number);
     if (token.len) {

@@ -43,6 +43,37 @@ static int start(struct roda_ctx *x)
     return -ENOENT;
 }
 
+/* The owner of people names a connection and lets it into its first room in ready(), later in the
+ * turn in which it opens. What a client sends at once must not be read before: input is held until
+ * the next turn. */
+struct turn {
+    struct roda_item item;
+    roda_conn_id conn;
+};
+
+static void next_turn(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct turn *turn = (struct turn *)(void *)item;
+    struct roda_conn *c = roda_conn_find(x, turn->conn);
+
+    (void)result;
+    if (c)
+        roda_conn_release(c);
+    roda_free(x, turn);
+}
+
+static void hold_for_a_turn(struct roda_ctx *x, struct roda_conn *c)
+{
+    struct turn *turn = roda_alloc(x, sizeof(*turn));
+
+    if (!turn)
+        return; /* the first line may be refused, for want of a name */
+    turn->item.run = next_turn;
+    turn->conn = roda_conn_getid(c);
+    roda_conn_hold(c);
+    roda_post(x, x->worker, &turn->item);
+}
+
 static void opened(struct roda_ctx *x, struct roda_conn *c)
 {
     const struct line_conf *conf = roda_conn_conf(x, c);
@@ -56,6 +87,7 @@ static void opened(struct roda_ctx *x, struct roda_conn *c)
         line_say(c, "motd: %s", conf->motd);
     }
     roda_conn_ready(c);
+    hold_for_a_turn(x, c);
 }
 
 static const struct roda_option options[] = {

@@ -55,7 +55,7 @@ static void show_failure(struct list *list, int error)
     switch (error) {
     case -ENOENT:
         show_word(&s, "there is no such room: ");
-        show_put(&s, list->room);
+        show_name(&s, list->room);
         break;
     case -ENOMEM:
         show_word(&s, "the broker is out of memory");
@@ -75,16 +75,16 @@ static void show_member(struct list *list, const struct roda_member *member)
     struct show s = begin(list);
 
     show_word(&s, "* who ");
-    show_put(&s, list->room);
+    show_name(&s, list->room);
     show_word(&s, " ");
-    show_put(&s, roda_person_get(member->person, RODA_PERSON_NICK));
+    show_name(&s, roda_person_get(member->person, RODA_PERSON_NICK));
     if (member->rank && member->rank < sizeof(ranks) / sizeof(*ranks)) {
         show_word(&s, ", ");
         show_word(&s, ranks[member->rank]);
     }
     if (door.len) {
         show_word(&s, ", by ");
-        show_put(&s, door);
+        show_name(&s, door);
     }
     if (away.len) {
         show_word(&s, ", away: ");
@@ -98,7 +98,7 @@ static void show_room(struct list *list, const struct roda_room *room)
     struct show s = begin(list);
 
     show_word(&s, "* room ");
-    show_put(&s, room->name);
+    show_name(&s, room->name);
     show_word(&s, ": ");
     show_number(&s, room->members);
     show_word(&s, room->members == 1 ? " person, last message " : " people, last message ");
@@ -125,7 +125,7 @@ static void show_total(struct list *list)
         show_number(&s, list->total);
     } else {
         show_word(&s, "* who ");
-        show_put(&s, list->room);
+        show_name(&s, list->room);
         show_word(&s, ": ");
         show_number(&s, list->total);
         show_word(&s, list->total == 1 ? " person" : " people");

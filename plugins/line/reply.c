@@ -56,7 +56,7 @@ void line_topic(struct roda_conn *c, struct roda_str room, struct roda_str topic
     struct show s = show_begin(roda_conn_out(c));
 
     show_word(&s, "* topic of ");
-    show_put(&s, room);
+    show_name(&s, room);
     show_word(&s, ": ");
     show_text(&s, topic, 0);
     show_end(&s);
@@ -66,6 +66,8 @@ void line_topic(struct roda_conn *c, struct roda_str room, struct roda_str topic
 
 static int is_forbidden(unsigned char byte)
 {
+    if (!byte) /* strchr() would find it */
+        return 1;
     return byte == 0x7f ||
            (byte < 0x20 && byte != '\t' && !strchr("\x02\x03\x0f\x11\x16\x1d\x1e\x1f", byte));
 }
@@ -224,7 +226,7 @@ static struct show begin_done(struct roda_conn *c, const struct roda_msg *msg)
     if (RODA_KIND_NUMBERED(msg->kind) && roda_conn_variant(c) & LINE_VARIANT_NUMBERS) {
         show_number(&s, msg->number);
         show_word(&s, msg->flags & RODA_MSG_DIRECT ? " @" : " ");
-        show_put(&s, msg->to);
+        show_name(&s, msg->to);
     }
     return s;
 }

@@ -152,6 +152,11 @@ static void put_at_most(struct show *s, struct roda_str text, size_t max)
     }
 }
 
+void show_name(struct show *s, struct roda_str name)
+{
+    put_at_most(s, name, SIZE_MAX);
+}
+
 void show_text(struct show *s, struct roda_str text, size_t reserved_bytes)
 {
     size_t left = s->left_bytes > reserved_bytes ? s->left_bytes - reserved_bytes : 0;
@@ -187,18 +192,18 @@ static void show_talk_line(struct show *s, const struct roda_msg *msg, struct ro
         show_number(s, msg->number);
         show_word(s, " ");
     }
-    show_put(s, msg->flags & RODA_MSG_DIRECT ? RODA_STR("@") : msg->to);
+    show_name(s, msg->flags & RODA_MSG_DIRECT ? RODA_STR("@") : msg->to);
     if (msg->kind == RODA_NOTICE) {
         show_word(s, " -");
-        show_put(s, nick);
+        show_name(s, nick);
         show_word(s, "- ");
     } else if (msg->flags & RODA_MSG_ACTION) {
         show_word(s, " * ");
-        show_put(s, nick);
+        show_name(s, nick);
         show_word(s, " ");
     } else {
         show_word(s, " ");
-        show_put(s, nick);
+        show_name(s, nick);
         show_word(s, ": ");
     }
     show_text(s, line, 0);
@@ -213,11 +218,11 @@ static void show_announcement_line(struct show *s, const struct roda_msg *msg, s
     if (variant & LINE_VARIANT_NUMBERS && msg->number && !(msg->flags & RODA_MSG_DIRECT)) {
         show_number(s, msg->number);
         show_word(s, " ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         show_word(s, " ");
     }
     show_word(s, "notice to ");
-    show_put(s, msg->flags & RODA_MSG_DIRECT ? RODA_STR("you") : msg->to);
+    show_name(s, msg->flags & RODA_MSG_DIRECT ? RODA_STR("you") : msg->to);
     show_word(s, ": ");
     show_text(s, line, 0);
     show_end(s);
@@ -250,7 +255,7 @@ static void show_nick(struct show *s, struct roda_str nick)
     for (size_t i = 0; i < sizeof(reply_words) / sizeof(*reply_words); i++)
         if (nick.len == strlen(reply_words[i]) && !strncasecmp(nick.ptr, reply_words[i], nick.len))
             show_word(s, "@");
-    show_put(s, nick);
+    show_name(s, nick);
 }
 
 static void show_reason(struct show *s, struct roda_str reason)
@@ -267,13 +272,13 @@ static void show_mode(struct show *s, const struct roda_msg *msg)
     int is_key = msg->text.len == 2 && !memcmp(msg->text.ptr, "+k", 2);
 
     show_word(s, " set ");
-    show_put(s, msg->text);
+    show_name(s, msg->text);
     if (msg->subject.len && !is_key) {
         show_word(s, " ");
-        show_put(s, msg->subject);
+        show_name(s, msg->subject);
     }
     show_word(s, " in ");
-    show_put(s, msg->to);
+    show_name(s, msg->to);
 }
 
 static void show_away(struct show *s, const struct roda_msg *msg, const char *who)
@@ -290,7 +295,7 @@ static void show_away(struct show *s, const struct roda_msg *msg, const char *wh
 static void show_topic_change(struct show *s, const struct roda_msg *msg)
 {
     show_word(s, msg->text.len ? " set the topic of " : " took away the topic of ");
-    show_put(s, msg->to);
+    show_name(s, msg->to);
     if (msg->text.len) {
         show_word(s, ": ");
         show_text(s, msg->text, 0);
@@ -305,9 +310,9 @@ static void show_rest_of_event(struct show *s, const struct roda_msg *msg, const
         return;
     case RODA_KICK:
         show_word(s, " put ");
-        show_put(s, msg->subject);
+        show_name(s, msg->subject);
         show_word(s, " out of ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         show_reason(s, msg->text);
         return;
     case RODA_MODE:
@@ -315,17 +320,17 @@ static void show_rest_of_event(struct show *s, const struct roda_msg *msg, const
         return;
     case RODA_RENAME:
         show_word(s, " renamed ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         show_word(s, " to ");
-        show_put(s, msg->text);
+        show_name(s, msg->text);
         return;
     case RODA_JOIN:
         show_word(s, " joined ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         return;
     case RODA_PART:
         show_word(s, " left ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         show_reason(s, msg->text);
         return;
     case RODA_QUIT:
@@ -333,17 +338,19 @@ static void show_rest_of_event(struct show *s, const struct roda_msg *msg, const
         show_reason(s, msg->text);
         return;
     case RODA_NICK:
-        show_word(s, who ? " are now " : " is now ");
-        show_put(s, msg->after ? roda_person_get(msg->after, RODA_PERSON_NICK) : msg->text);
+        show_word(s, who ? " are " : " is now ");
+        show_name(s, msg->after ? roda_person_get(msg->after, RODA_PERSON_NICK) : msg->text);
+        if (who)
+            show_word(s, " now");
         return;
     case RODA_AWAY:
         show_away(s, msg, who);
         return;
     default: /* INVITE */
         show_word(s, " invited ");
-        show_put(s, msg->subject);
+        show_name(s, msg->subject);
         show_word(s, " to ");
-        show_put(s, msg->to);
+        show_name(s, msg->to);
         return;
     }
 }
@@ -398,7 +405,7 @@ void show_encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t varian
     if (variant & LINE_VARIANT_NUMBERS && RODA_KIND_NUMBERED(msg->kind)) {
         show_number(&s, msg->number);
         show_word(&s, " ");
-        show_put(&s, msg->to);
+        show_name(&s, msg->to);
         show_word(&s, " ");
     }
     (void)show_event(&s, msg, NULL);

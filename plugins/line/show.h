@@ -18,6 +18,8 @@ struct show show_begin(struct roda_out *out);
 void show_put(struct show *s, struct roda_str bytes);
 void show_word(struct show *s, const char *word);
 void show_number(struct show *s, uint64_t number);
+/* A name, or a word of somebody's: whole, without control characters. */
+void show_name(struct show *s, struct roda_str name);
 /* Free text of somebody's: control characters are left out, LF becomes a space, and what does not
  * fit in what is left less reserved_bytes is cut, with the full length shown. */
 void show_text(struct show *s, struct roda_str text, size_t reserved_bytes);

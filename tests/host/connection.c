@@ -324,13 +324,34 @@ static void take_packets(struct roda_conn *c)
     }
 }
 
+/* The first bytes of a stream. false: they are of another protocol. */
+static bool first_bytes(struct roda_conn *c)
+{
+    const struct roda_protocol *p = c->listener->protocol;
+    const struct bytes *in = &c->client->input;
+    int result = RODA_TAKEN;
+
+    if (c->first_seen || c->datagram)
+        return true;
+    c->first_seen = true;
+    if (p->first) {
+        struct hook_before before = hook_enter(c->host, c->listener->owner, "protocol first");
+        result = p->first(ctx_on(c->listener->owner, c->worker), c,
+                          (struct roda_str){in->data, in->len});
+        hook_leave(c->host, before);
+    }
+    if (result == RODA_BAD && c->stage == CONN_OPEN)
+        conn_close(c, "not this protocol", true);
+    return result != RODA_BAD;
+}
+
 /* Takes the next unit, if there is a whole one. */
 static bool next_unit(struct roda_conn *c)
 {
     struct bytes *in = &c->client->input;
 
     take_packets(c);
-    if (!in->len)
+    if (!in->len || !first_bytes(c))
         return false;
     if (c->listener->protocol->framing == RODA_RAW) {
         unit_set(c, in->data, in->len);
@@ -472,7 +493,7 @@ void conn_input(struct roda_conn *c)
     /* The end of input comes after all that was sent before it. */
     if (c->client->end_of_input && c->stage == CONN_OPEN && !c->unit && !c->holds &&
         list_empty(&c->client->packets) && source_settled(&c->source))
-        conn_close(c, "end of input", true);
+        conn_close(c, "left", true);
 }
 
 uint64_t conn_wake_ms(const struct roda_conn *c)
@@ -546,7 +567,7 @@ static void report_closing(struct roda_conn *c)
     c->closing_told = true;
     c->host->progress++;
     source_drop_held(&c->source);
-    if (!p->closing || c->no_words)
+    if (!p->closing || c->no_words || c->client->end_of_input)
         return;
     struct hook_before before = hook_enter(c->host, c->listener->owner, "protocol closing");
     p->closing(ctx_on(c->listener->owner, c->worker), c, c->reason);
@@ -631,8 +652,8 @@ void conn_destroy(struct roda_conn *c)
     c->worker->slots[(uint32_t)(c->id >> 32) & 0xffffffu].conn = NULL;
     c->client->conn = NULL;
     c->client->closed = true;
-    c->client->reason = copy_text((struct roda_str){c->reason ? c->reason : "",
-                                                    c->reason ? strlen(c->reason) : 0});
+    c->client->reason =
+        copy_text((struct roda_str){c->reason ? c->reason : "", c->reason ? strlen(c->reason) : 0});
     conn_free(c);
 }
 
@@ -838,8 +859,8 @@ static void send_one(struct roda_conn *c, struct roda_msg *msg, struct encoding 
                       list[i].datagram != c->datagram))
         i++;
     if (i == *n) {
-        list[i] = (struct encoding){
-            .protocol = p, .variant = c->variant & mask, .datagram = c->datagram};
+        list[i] =
+            (struct encoding){.protocol = p, .variant = c->variant & mask, .datagram = c->datagram};
         (*n)++;
         encode(c, msg, &list[i]);
     }
@@ -872,8 +893,7 @@ void roda_send(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
     send_all(x, msg, &c, 1, true);
 }
 
-void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *const *conns,
-                 size_t n)
+void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *const *conns, size_t n)
 {
     send_all(x, msg, conns, n, false);
 }
@@ -996,8 +1016,7 @@ int testhost_knock(struct testhost *h, uint32_t worker, const char *protocol, co
         return -ENOSYS;
     out_begin(&out, &bytes, l, true, NULL);
     struct hook_before before = hook_enter(h, l->owner, "knock");
-    int result =
-        l->protocol->knock(ctx_on(l->owner, &h->workers[worker]), &peer, in, &out, &rest);
+    int result = l->protocol->knock(ctx_on(l->owner, &h->workers[worker]), &peer, in, &out, &rest);
     if (!result && bytes.len > 10)
         complain(h, "answers %zu bytes; at most 10 go out", bytes.len);
     if (result > 0 && (rest.ptr < in.ptr || rest.ptr + rest.len > in.ptr + in.len))

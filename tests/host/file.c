@@ -162,8 +162,8 @@ static void run_list(struct request *r, int result)
         length--;
     for (struct disk_file *d = h->disk; d && !result; d = d->next) {
         const char *rest = d->path + length + 1;
-        if (d->removed || strncmp(d->path, r->path, length) || d->path[length] != '/' ||
-            !*rest || strchr(rest, '/'))
+        if (d->removed || strncmp(d->path, r->path, length) || d->path[length] != '/' || !*rest ||
+            strchr(rest, '/'))
             continue;
         names = grown(names, n, &room, sizeof *names);
         names[n++] = (struct roda_str){rest, strlen(rest)};
@@ -196,8 +196,7 @@ static void request_run(struct job *job, int result)
         break;
     default:
         if (!result)
-            result = r->kind == RENAME ? rename_file(h, r->path, r->to)
-                                       : remove_file(h, r->path);
+            result = r->kind == RENAME ? rename_file(h, r->path, r->to) : remove_file(h, r->path);
         r->fn.done(&context->x, r->arg, result);
     }
     hook_leave(h, before);
@@ -289,8 +288,7 @@ int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg)
     return 0;
 }
 
-int roda_file_read(struct roda_file *file, uint64_t offset, size_t len, roda_read_fn *fn,
-                   void *arg)
+int roda_file_read(struct roda_file *file, uint64_t offset, size_t len, roda_read_fn *fn, void *arg)
 {
     struct request *r;
 

@@ -151,6 +151,8 @@ void hook_leave(struct testhost *h, struct hook_before before)
 {
     h->hook_instance = before.instance;
     h->hook = before.hook;
+    if (!before.hook)
+        h->out = NULL;
 }
 
 struct roda_conf_errors {
@@ -165,8 +167,8 @@ int roda_conf_error(struct roda_conf_errors *errors, const char *option, const c
     va_start(args, fmt);
     char *what = formatted(fmt, args);
     va_end(args);
-    set_error(errors->host, "[plugin %s]%s%s: %s", errors->instance->plugin.name,
-              option ? "." : "", option ? option : "", what);
+    set_error(errors->host, "[plugin %s]%s%s: %s", errors->instance->plugin.name, option ? "." : "",
+              option ? option : "", what);
     free(what);
     return -EINVAL;
 }
@@ -556,8 +558,7 @@ static int start_worker(struct testhost *h, struct worker *w)
         hook_leave(h, before);
         if (result) {
             i->contexts[w->index].started = false;
-            set_error(h, "%s: start on worker %u: %s", i->plugin.name, w->index,
-                      strerror(-result));
+            set_error(h, "%s: start on worker %u: %s", i->plugin.name, w->index, strerror(-result));
             return result;
         }
     }

@@ -55,7 +55,7 @@ struct held {
     struct link link;
     struct message *msg;
     enum held_state state;
-    uint32_t at; /* the instance whose filter is next */
+    uint32_t at;                 /* the instance whose filter is next */
     uint64_t until_ms, since_ms; /* since: of the first hold; 0: never held */
     uint64_t ticket;
     roda_verdict verdict;
@@ -230,7 +230,7 @@ struct roda_conn {
     /* the unit at hand */
     char *unit;
     size_t unit_len;
-    bool unit_oversize, unit_passed, unit_again, close_after_unit;
+    bool unit_oversize, unit_passed, unit_again, close_after_unit, first_seen;
     size_t skipped;
 
     struct source source;
@@ -267,10 +267,11 @@ struct roda_lane {
     struct context *context;
     roda_lane_fn *fn;
     void *arg;
-    uint64_t epoch, number;
+    uint64_t epoch, number, shown; /* shown: the last one that was distributed */
     int64_t time_ns;
     struct link events; /* struct lane_event */
-    size_t length, bytes;
+    size_t length, unrouted;
+    struct link resumed; /* inside roda_resume_oldest() */
     bool running, freed;
 };
 
@@ -316,6 +317,7 @@ struct testhost {
     struct lane_event *lane_event; /* whose lane function runs */
     struct instance *hook_instance;
     const char *hook;
+    struct roda_out *out; /* the one that is valid, of roda_conn_out() or roda_place_out() */
 
     pthread_mutex_t lock; /* injected, log, and the lists below */
     struct posts injected;

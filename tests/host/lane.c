@@ -12,8 +12,10 @@
  * worker when all that was published has been pushed. A mailbox is run in the order of pushes, as
  * far as it was filled when the turn began.
  *
- * Lanes: publish filters are entered at once for each event, and the event leaves when it is the
- * oldest of its lane and all that deferred it let it go. A lane function does not run inside
+ * Lanes: an event enters a publish filter once the event before it has entered it, and leaves it
+ * once the event before it has left it: filters are entered in order without waiting, and left in
+ * order. prev is the last number that was shown, so a number lost to storage leaves no gap. A lane
+ * function does not run inside
  * itself: what it publishes to its own lane waits until it has returned.
  */
 
@@ -113,6 +115,10 @@ static void run_arrive(struct worker *w, struct parcel *p)
         p->owner->plugin.arrive(ctx_on(p->owner, w), &e.ev, p->destination);
     else
         complain(h, "a message was routed, and there is no arrive()");
+    if (p->msg->owed && !p->msg->published) {
+        complain(h, "returned without roda_lane_publish() or roda_refuse()");
+        parcel_refuse(w, p->msg, RODA_E_UNKNOWN, "");
+    }
     hook_leave(h, before);
     event_leave(h, &e);
 }
@@ -232,9 +238,10 @@ struct lane_event {
     struct link link;
     struct roda_lane *lane;
     struct message *msg;
-    uint32_t pending; /* publish filters that deferred it */
+    uint32_t at; /* the instance whose publish filter it is in, or before */
+    bool entered, deferred;
     int result;
-    bool resolved; /* distributed or refused */
+    bool routed;
 };
 
 struct deferral {
@@ -242,8 +249,7 @@ struct deferral {
     struct lane_event *event;
 };
 
-#define LANE_EVENTS_MAX 1024u
-#define LANE_BYTES_MAX  (1u << 20)
+#define LANE_UNROUTED_MAX 4096u
 
 int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_lane **ret_lane)
 {
@@ -274,6 +280,7 @@ void roda_lane_free(struct roda_lane *lane)
         return;
     }
     list_remove(&lane->link);
+    list_remove(&lane->resumed);
     free(lane);
 }
 
@@ -290,8 +297,7 @@ void lane_free_all(struct worker *w)
     while (!list_empty(&w->lanes)) {
         struct roda_lane *lane = container_of(list_first(&w->lanes), struct roda_lane, link);
         while (!list_empty(&lane->events)) {
-            struct lane_event *e =
-                container_of(list_first(&lane->events), struct lane_event, link);
+            struct lane_event *e = container_of(list_first(&lane->events), struct lane_event, link);
             list_remove(&e->link);
             message_unref(e->msg);
             free(e);
@@ -304,7 +310,7 @@ void lane_free_all(struct worker *w)
 void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number)
 {
     lane->epoch = epoch;
-    lane->number = number;
+    lane->number = lane->shown = number;
 }
 
 uint64_t roda_lane_epoch(const struct roda_lane *lane)
@@ -322,34 +328,94 @@ size_t roda_lane_length(const struct roda_lane *lane)
     return lane->length;
 }
 
-/* Lets the oldest events go. */
+static void event_free(struct lane_event *e)
+{
+    message_unref(e->msg);
+    free(e);
+}
+
+/* Through all filters: the lane's function. */
+static void lane_leave(struct roda_lane *lane, struct lane_event *e)
+{
+    struct testhost *h = lane->context->instance->host;
+    struct lane_event *outer = h->lane_event;
+
+    list_remove(&e->link);
+    lane->length--;
+    lane->unrouted -= !e->routed;
+    h->progress++;
+    h->lane_event = e;
+    e->msg->msg.prev = lane->shown;
+    struct hook_before before = hook_enter(h, lane->context->instance, "lane function");
+    lane->fn(&lane->context->x, lane->arg, &e->msg->msg, e->result);
+    if (e->msg->msg.number && e->result >= 0)
+        lane->shown = e->msg->msg.number;
+    if (e->msg->owed) {
+        complain(h, "returned without roda_distribute() or roda_lane_refuse()");
+        parcel_refuse(lane->context->worker, e->msg, RODA_E_DROPPED, "");
+    }
+    hook_leave(h, before);
+    h->lane_event = outer;
+    event_free(e);
+}
+
+static void publish_filter(struct lane_event *event, struct instance *i)
+{
+    struct testhost *h = i->host;
+    struct worker *w = event->lane->context->worker;
+    struct deferral *d = get(sizeof *d);
+    struct event e;
+
+    event->entered = event->deferred = true;
+    d->event = event;
+    /* In the list before it is asked: a filter may let it go inside the call. */
+    list_append(&i->contexts[w->index].deferred, &d->link);
+    event_enter(h, &e, i, TESTHOST_PUBLISH, NULL, event->msg, event->msg->msg.text.len);
+    if (filter_run(h, &e, i->plugin.publish, w) != RODA_DEFER && event->deferred) {
+        list_remove(&d->link);
+        free(d);
+        event->deferred = false;
+    }
+    event_leave(h, &e);
+}
+
+/* Takes one event as far as the one before it in the lane allows. true: it is through. */
+static bool event_advance(struct testhost *h, struct lane_event *e, const struct lane_event *before)
+{
+    for (; e->at < h->n_instances; e->at++, e->entered = false) {
+        struct instance *i = h->instances[e->at];
+        if (!i->plugin.publish)
+            continue;
+        if (!e->entered && before &&
+            (before->at < e->at || (before->at == e->at && !before->entered)))
+            return false;
+        if (!e->entered)
+            publish_filter(e, i);
+        if (e->deferred || (before && before->at <= e->at))
+            return false;
+    }
+    return !before;
+}
+
+/* Lets go what may. */
 static void lane_run(struct roda_lane *lane)
 {
     struct testhost *h = lane->context->instance->host;
+    struct lane_event *before = NULL;
+    struct link *l;
 
     if (lane->running)
         return;
     lane->running = true;
-    while (!list_empty(&lane->events)) {
-        struct lane_event *e = container_of(list_first(&lane->events), struct lane_event, link);
-        if (e->pending)
-            break;
-        list_remove(&e->link);
-        lane->length--;
-        lane->bytes -= e->msg->bytes;
-        h->progress++;
-        struct lane_event *outer = h->lane_event;
-        h->lane_event = e;
-        struct hook_before before = hook_enter(h, lane->context->instance, "lane function");
-        lane->fn(&lane->context->x, lane->arg, &e->msg->msg, e->result);
-        if (e->msg->owed) {
-            complain(h, "returned without roda_distribute() or roda_lane_refuse()");
-            parcel_refuse(lane->context->worker, e->msg, RODA_E_DROPPED, "");
+    for (l = lane->events.next; l != &lane->events;) {
+        struct lane_event *e = container_of(l, struct lane_event, link);
+        if (event_advance(h, e, before)) {
+            lane_leave(lane, e);
+            l = lane->events.next; /* fn may have added events */
+        } else {
+            before = e;
+            l = l->next;
         }
-        hook_leave(h, before);
-        h->lane_event = outer;
-        message_unref(e->msg);
-        free(e);
     }
     lane->running = false;
     if (lane->freed)
@@ -383,7 +449,7 @@ static void stamp(struct roda_lane *lane, struct message *m)
     struct testhost *h = lane->context->instance->host;
 
     m->published = true;
-    m->msg.prev = lane->number;
+    m->msg.prev = lane->shown;
     m->msg.number = RODA_KIND_NUMBERED(m->msg.kind) ? ++lane->number : 0;
     m->msg.epoch = lane->epoch;
     if (lane->time_ns < h->time_ns)
@@ -391,45 +457,14 @@ static void stamp(struct roda_lane *lane, struct message *m)
     m->msg.time_ns = lane->time_ns;
 }
 
-static void enter_publish_filters(struct worker *w, struct lane_event *event)
+/* The message that arrived has the answer; another one in its place would leave two or none. */
+static void check_same(struct testhost *h, const struct message *m)
 {
-    struct testhost *h = w->host;
+    const struct event *e = h->event;
 
-    event->pending = 1; /* so that a filter that resumes at once does not let it go too early */
-    for (uint32_t n = 0; n < h->n_instances; n++) {
-        struct instance *i = h->instances[n];
-        struct event e;
-        if (!i->plugin.publish)
-            continue;
-        struct deferral *d = get(sizeof *d);
-        d->event = event;
-        event_enter(h, &e, i, TESTHOST_PUBLISH, NULL, event->msg, event->msg->msg.text.len);
-        if (filter_run(h, &e, i->plugin.publish, w) == RODA_DEFER) {
-            event->pending++;
-            list_append(&i->contexts[w->index].deferred, &d->link);
-        } else {
-            free(d);
-        }
-        event_leave(h, &e);
-    }
-    event->pending--;
-}
-
-/* The message that arrived and the one that is published instead of it have one answer. */
-static void move_debt(struct testhost *h, struct message *to)
-{
-    struct event *e = h->event;
-    struct message *from;
-
-    if (!e || e->stage != STAGE_ARRIVE || e->ev.msg == &to->msg)
-        return;
-    from = message_of(e->ev.msg);
-    if (from->owed && from->msg.from == to->msg.from && from->msg.token == to->msg.token) {
-        from->owed = false;
-        to->owed = true;
-        /* The receipt gives back what the route took. */
-        to->bytes = from->bytes;
-    }
+    if (e && e->stage == STAGE_ARRIVE && e->ev.msg != &m->msg && m->msg.from &&
+        m->msg.from == e->ev.msg->from && m->msg.token == e->ev.msg->token)
+        complain(h, "publishes another message in the place of the one that arrived");
 }
 
 int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_msg *msg)
@@ -442,9 +477,8 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
         complain(h, "roda_lane_publish() from another plugin or worker than the lane's");
     if (m->published)
         complain(h, "roda_lane_publish() of a message that is published already");
-    move_debt(h, m);
-    if (lane->length >= LANE_EVENTS_MAX || lane->bytes + m->bytes > LANE_BYTES_MAX) {
-        parcel_refuse(w, m, RODA_E_RATE, "too much is waiting here");
+    check_same(h, m);
+    if (!m->owed && lane->unrouted >= LANE_UNROUTED_MAX) {
         message_unref(m);
         return -ENOBUFS;
     }
@@ -456,10 +490,10 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
     struct lane_event *e = get(sizeof *e);
     e->lane = lane;
     e->msg = m;
+    e->routed = m->owed;
     list_append(&lane->events, &e->link);
     lane->length++;
-    lane->bytes += m->bytes;
-    enter_publish_filters(w, e);
+    lane->unrouted += !e->routed;
     lane_run(lane);
     return 0;
 }
@@ -467,18 +501,25 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
 size_t roda_resume_oldest(struct roda_ctx *x, size_t n, int result)
 {
     struct context *context = context_of(x);
+    struct link resumed;
     size_t done = 0;
 
-    while (done < n && !list_empty(&context->deferred)) {
+    list_init(&resumed);
+    for (; done < n && !list_empty(&context->deferred); done++) {
         struct deferral *d = container_of(list_first(&context->deferred), struct deferral, link);
         struct lane_event *e = d->event;
         list_remove(&d->link);
         free(d);
-        done++;
-        e->pending--;
+        e->deferred = false;
+        if (!e->lane->resumed.next)
+            list_append(&resumed, &e->lane->resumed);
         if (result < 0)
             e->result = result;
-        lane_run(e->lane);
+    }
+    while (!list_empty(&resumed)) {
+        struct roda_lane *lane = container_of(list_first(&resumed), struct roda_lane, resumed);
+        list_remove(&lane->resumed);
+        lane_run(lane);
     }
     return done;
 }
@@ -512,8 +553,7 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
         parcel_receipt(w, m);
 }
 
-void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code,
-                      struct roda_str text)
+void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code, struct roda_str text)
 {
     char *copy = copy_text(text);
 

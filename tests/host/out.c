@@ -28,6 +28,8 @@ static bool out_may(struct roda_out *out)
 {
     struct testhost *h = host_current;
 
+    if (out->conn && out != h->out)
+        complain(h, "writes to an out that is no longer valid");
     if (out->failed)
         return false;
     h->allocations++;
@@ -95,8 +97,8 @@ static struct entry *entry_new(struct roda_conn *c, struct roda_place *place)
 /* Bytes go to the last entry, unless that is a place. */
 static struct bytes *tail_of(struct roda_conn *c)
 {
-    struct entry *last = list_empty(&c->queue) ? NULL
-                                               : container_of(c->queue.prev, struct entry, link);
+    struct entry *last =
+        list_empty(&c->queue) ? NULL : container_of(c->queue.prev, struct entry, link);
 
     if (!last || last->place)
         last = entry_new(c, NULL);
@@ -144,6 +146,7 @@ struct roda_out *roda_conn_out(struct roda_conn *c)
     } else {
         out_begin(&c->out, tail_of(c), c->listener, c->datagram, c);
     }
+    c->host->out = &c->out;
     return &c->out;
 }
 
@@ -221,6 +224,7 @@ struct roda_out *roda_place_out(struct roda_place *place)
 {
     out_begin(&place->out, &place->entry->bytes, place->conn->listener, place->conn->datagram,
               place->conn);
+    place->conn->host->out = &place->out;
     return &place->out;
 }
 
@@ -238,7 +242,7 @@ void roda_place_end(struct roda_place *place)
 {
     if (place->ended)
         complain(place->conn->host, "roda_place_end() twice");
-    if (!whole(&place->entry->bytes, place->conn))
+    if (!place->conn->no_words && !whole(&place->entry->bytes, place->conn))
         complain(place->conn->host, "a place ends inside a unit");
     place->ended = true;
 }

@@ -165,8 +165,8 @@ static void put_kind(struct roda_out *out, uint32_t kind)
 static void put_text(struct roda_out *out, struct roda_str text)
 {
     for (size_t i = 0; i < text.len; i++)
-        roda_out_put(out, text.ptr[i] == '\n' ? RODA_STR("\r")
-                                              : (struct roda_str){text.ptr + i, 1});
+        roda_out_put(out,
+                     text.ptr[i] == '\n' ? RODA_STR("\r") : (struct roda_str){text.ptr + i, 1});
 }
 
 static void put_nick(struct roda_out *out, const struct roda_person *person)

@@ -44,8 +44,8 @@ static bool allowed(int stage, roda_verdict verdict)
     static const uint32_t sets[TESTHOST_STAGES] = {
         [TESTHOST_ACCEPT] = 1 << RODA_PASS | 1 << RODA_DROP | 1 << RODA_REJECT | 1 << RODA_DELAY,
         [TESTHOST_INPUT] = 1 << RODA_PASS | 1 << RODA_DROP | 1 << RODA_REJECT | 1 << RODA_DELAY,
-        [TESTHOST_SUBMIT] = 1 << RODA_PASS | 1 << RODA_DROP | 1 << RODA_REJECT | 1 << RODA_DELAY |
-                            1 << RODA_DEFER,
+        [TESTHOST_SUBMIT] =
+            1 << RODA_PASS | 1 << RODA_DROP | 1 << RODA_REJECT | 1 << RODA_DELAY | 1 << RODA_DEFER,
         [TESTHOST_ADMIT] = 1 << RODA_PASS | 1 << RODA_DROP | 1 << RODA_REJECT,
         [TESTHOST_PUBLISH] = 1 << RODA_PASS | 1 << RODA_DEFER,
         [TESTHOST_DELIVER] = 1 << RODA_PASS | 1 << RODA_DROP,
@@ -62,8 +62,7 @@ roda_verdict filter_run(struct testhost *h, struct event *e, roda_filter_fn *fn,
     if (!allowed(e->stage, verdict)) {
         complain(h, "the verdict %u is not for this stage; taken as PASS", verdict);
         verdict = RODA_PASS;
-    } else if ((verdict == RODA_REJECT && !e->rejected) ||
-               (verdict == RODA_DELAY && !e->delayed) ||
+    } else if ((verdict == RODA_REJECT && !e->rejected) || (verdict == RODA_DELAY && !e->delayed) ||
                (verdict == RODA_DEFER && !e->deferred && e->stage == TESTHOST_SUBMIT)) {
         complain(h, "the verdict %u needs its function; taken as PASS", verdict);
         verdict = RODA_PASS;
@@ -397,8 +396,7 @@ static bool held_waits(const struct source *s, struct held *held)
     case HELD_DEFERRED:
         return true;
     case HELD_LATER:
-        if (held->window &&
-            h->full_windows[s->worker->index * h->n_workers + held->window->index])
+        if (held->window && h->full_windows[s->worker->index * h->n_workers + held->window->index])
             return true;
         return s->under_way != 0;
     default:
@@ -474,8 +472,7 @@ void source_drop_held(struct source *s)
     if (list_empty(&s->queue) || s->running)
         return;
     held = container_of(list_first(&s->queue), struct held, link);
-    if (held->state != HELD_DELAYED && held->state != HELD_DEFERRED &&
-        held->state != HELD_RESUMED)
+    if (held->state != HELD_DELAYED && held->state != HELD_DEFERRED && held->state != HELD_RESUMED)
         return;
     source_answer(s, RODA_E_DROPPED, "", held->msg);
     held_free(held);
@@ -559,9 +556,8 @@ int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint6
         return RODA_LATER;
     }
     if (s->conn) {
-        if (s->under_way &&
-            (!s->routed || s->home != worker || s->destination != destination ||
-             s->routed < s->under_way))
+        if (s->under_way && (!s->routed || s->home != worker || s->destination != destination ||
+                             s->routed < s->under_way))
             return RODA_LATER;
         s->home = worker;
         s->destination = destination;

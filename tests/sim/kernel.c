@@ -360,6 +360,15 @@ static uint64_t sim_monotonic_ns(void *kernel)
     return k->now;
 }
 
+/* The caller sleeps and nobody else's turn can come: the world goes on around it. */
+static void sim_pause(void *kernel, uint64_t until_ns)
+{
+    struct sim_kernel *k = kernel;
+
+    if (until_ns > k->now)
+        sim_advance_to(k, until_ns);
+}
+
 static int64_t sim_realtime_ns(void *kernel)
 {
     const struct sim_kernel *k = kernel;
@@ -455,6 +464,7 @@ struct sim_kernel *sim_kernel_new(uint64_t seed, const struct sim_faults *faults
     k->system.close = sim_close;
     k->system.eventfd = sim_eventfd;
     k->system.eventfd_wake = sim_eventfd_wake;
+    k->system.pause = sim_pause;
     k->system.monotonic_ns = sim_monotonic_ns;
     k->system.realtime_ns = sim_realtime_ns;
     k->system.random = sim_random_bytes;

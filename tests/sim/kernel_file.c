@@ -55,7 +55,6 @@ struct snapshot { /* of an fsync under way */
     char *bytes;
     size_t size;
     uint8_t *dirty;
-    bool over;
     int result;
 };
 
@@ -96,11 +95,23 @@ static bool inside(const char *directory, const char *path, const char **ret_res
     return (size_t)(slash - path) == n && !memcmp(directory, path, n);
 }
 
+/* A path may end in slashes; a name does not. */
+static bool same(const char *name, const char *path)
+{
+    size_t n = strlen(name), len;
+
+    path = plain(path);
+    len = strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    return n == len && !memcmp(name, path, n);
+}
+
 static struct name *name_find(const struct list *names, const char *path)
 {
     for (const struct list *at = names->next; at != names; at = at->next) {
         struct name *name = container_of(at, struct name, link);
-        if (!strcmp(name->path, plain(path)))
+        if (same(name->path, path))
             return name;
     }
     return NULL;
@@ -512,12 +523,11 @@ static void sync_over(struct sim_kernel *k, struct event *e)
             continue;
         if (!failed)
             memcpy(inode->disk + at, s->bytes + at, n);
-        if (at + n <= inode->size && i < pieces(inode->size) &&
-            !memcmp(inode->cache + at, s->bytes + at, n) && pieces(inode->size) > i &&
-            (inode->size - at <= n || n == PIECE_BYTES))
+        size_t left = inode->size > at ? inode->size - at : 0;
+        if (n == (left < PIECE_BYTES ? left : PIECE_BYTES) &&
+            !memcmp(inode->cache + at, s->bytes + at, n))
             inode->dirty[i] = 0;
     }
-    s->over = true;
     s->result = failed ? -EIO : 0;
     request_again(q);
 }

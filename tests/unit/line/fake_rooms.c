@@ -110,23 +110,30 @@ static struct roda_person *make_person(struct roda_ctx *x, const char *nick, con
 static void give_members(struct roda_ctx *x, const struct asked *asked, size_t n, uint64_t next,
                          int error)
 {
-    struct roda_member members[256];
+    struct roda_member members[256] = {{0}};
+    size_t made = 0;
 
-    for (size_t i = 0; i < n; i++) {
+    for (; made < n; made++) {
         char nick[32];
-        (void)snprintf(nick, sizeof(nick), "m%u", (unsigned)(asked->after + i));
-        members[i] = (struct roda_member){.person = make_person(x, nick, i % 2 ? "lunch" : ""),
-                                          .rank = (uint32_t)((asked->after + i) % 4)};
+        (void)snprintf(nick, sizeof(nick), "m%u", (unsigned)(asked->after + made));
+        members[made] =
+            (struct roda_member){.person = make_person(x, nick, made % 2 ? "lunch" : ""),
+                                 .rank = (uint32_t)((asked->after + made) % 4)};
+        if (!members[made].person)
+            break;
     }
-    asked->members(asked->arg, members, n, next, error);
-    for (size_t i = 0; i < n; i++)
-        roda_person_unref(members[i].person);
+    if (made < n)
+        asked->members(asked->arg, members, 0, 0, -ENOMEM);
+    else
+        asked->members(asked->arg, members, n, next, error);
+    while (made)
+        roda_person_unref(members[--made].person);
 }
 
 static void give_rooms(struct roda_ctx *x, const struct asked *asked, size_t n, uint64_t next,
                        int error)
 {
-    struct roda_room rooms[256];
+    struct roda_room rooms[256] = {{0}};
     char names[256][24];
 
     for (size_t i = 0; i < n; i++) {
@@ -233,8 +240,21 @@ static void apply(struct roda_ctx *x, struct roda_conn *c, const struct roda_msg
     }
 }
 
+static int names_are_allowed(const struct roda_msg *msg)
+{
+    uint32_t rule = msg->flags & RODA_MSG_DIRECT ? RODA_TEXT_NICK : RODA_TEXT_ROOM;
+
+    if (msg->kind == RODA_NICK)
+        return !roda_text_check(msg->text, RODA_TEXT_NICK);
+    return !msg->to.len || !roda_text_check(msg->to, rule);
+}
+
 static int handle(struct roda_ctx *x, struct roda_event *ev)
 {
+    if (!names_are_allowed(ev->msg)) {
+        roda_refuse(x, ev, RODA_E_NAME, "that name is not allowed");
+        return RODA_HANDLED;
+    }
     int routed = roda_route(x, ev, 0, DESTINATION);
 
     if (routed == RODA_LATER)

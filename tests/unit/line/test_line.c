@@ -156,7 +156,7 @@ static void what_is_sent_at_once_waits_for_the_room(void **state)
     struct testhost_conn *ana = testhost_connect(h, 0, "line", "tcp");
 
     (void)state;
-    testhost_input(ana, "oi\r\n/me waves");
+    testhost_input(ana, "oi\r\n/me waves\n");
     testhost_end_input(ana);
     testhost_run(h);
     asked("16+0 lobby||\n1+0 lobby||oi\n1+2 lobby||waves\n");
@@ -675,7 +675,7 @@ static void telnet_commands_are_taken_out(void **state)
          "\xff\xfa\x18 VT100\xff\xf0"
          "after");
     /* A window of 10 columns: a line end inside the subnegotiation, and 255 rows, doubled. */
-    testhost_input_bytes(ana, "before\xff\xfa\x1f\x00\x0a\x00\xff\xff\xff\xf0 behind\n", 22);
+    testhost_input_bytes(ana, "before\xff\xfa\x1f\x00\x0a\x00\xff\xff\xff\xf0 behind\n", 24);
     testhost_run(h);
     says(h, ana, "cut\xff");
     says(h, ana, "cut\xff\xfd");

@@ -198,6 +198,8 @@ static struct testhost_conn *open_session(void)
     assert_non_null(session);
     testhost_run(h);
     forget_all(session);
+    forget_all(stream);
+    forget_all(numbered);
     return session;
 }
 

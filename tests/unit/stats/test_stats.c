@@ -19,7 +19,7 @@ static struct roda_metric metrics[MANY + 3] = {
     {"counted_lines_total", RODA_COUNTER, "lines that were counted"},
     {"depth", RODA_GAUGE, "how deep it is"},
 };
-static char names[MANY][32];
+static char names[MANY][40];
 static int ready_calls;
 
 static int start_counting(struct roda_ctx *x)
@@ -128,7 +128,6 @@ static size_t count_lines(struct testhost_conn *c, const char *part, size_t *ret
         found += strstr(line, part) != NULL;
     }
     assert_non_null(line); /* an empty line ends it */
-    assert_null(testhost_unit(c));
     *ret_found = found;
     return n;
 }
