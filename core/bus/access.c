@@ -124,8 +124,7 @@ static void ready_run(struct roda_ctx *x, struct roda_item *item, int result)
         const struct hook *hook = &bus->stages[STAGE_READY].hooks[i];
         if (c->state != CONNECTION_OPEN)
             break;
-        bus->running_plugin = hook->context->name;
-        bus->running_stage = "ready";
+        bus_enter(bus, hook->context->name, "ready");
         hook->report(&hook->context->public, c);
     }
 }

@@ -93,10 +93,9 @@ void answer_give(struct bus *bus, struct roda_conn *c, uint32_t code, struct rod
     count(bus, code);
     if (c->state == CONNECTION_GONE || !protocol->answer)
         return;
-    bus->running_plugin = context->name;
-    bus->running_stage = "answer";
+    bus_enter(bus, context->name, "answer");
     protocol->answer(&context->public, c, &answer);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 void answer_queue(struct bus *bus, roda_conn_id to, uint32_t code, struct roda_str text,

@@ -125,6 +125,14 @@ struct outbox { /* this worker's items for one other, of this turn */
     struct receipts *receipts;
 };
 
+/* Whose code runs: for the line on a fatal signal, and to name who makes a turn slow. */
+#define BUS_BLAME_DEPTH 8u
+struct blame {
+    const char *plugin; /* NULL: the core */
+    const char *stage;
+    uint64_t since_ns; /* if timed */
+};
+
 struct bus {
     uint32_t worker, n_workers;
     struct net *net;
@@ -173,8 +181,11 @@ struct bus {
     bool reporting_shutdown; /* closed() reports are not published as leaves */
 
     const struct roda_msg *arriving; /* in arrive(): not published nor refused yet */
-    const char *running_stage;  /* blame: what runs now */
-    const char *running_plugin; /* NULL: the core */
+    struct blame running[BUS_BLAME_DEPTH]; /* what runs now, innermost at depth - 1 */
+    uint32_t depth;
+    uint32_t timed_turns; /* so many more turns each hook is timed; see blame.c */
+    struct blame slowest; /* of this turn */
+    uint64_t slowest_ns;
 
     struct bus_counters counters;
 };
@@ -209,6 +220,27 @@ void answers_give(struct bus *bus);
 void inputs_go_on(struct bus *bus);
 /* Cancels what waits in the mailbox and outboxes: at shutdown, when no worker runs. */
 void mailbox_cancel(struct bus *bus);
+
+/* blame.c: begins and ends a call into a plugin. */
+uint64_t bus_clock_ns(const struct bus *bus);
+void bus_timed(struct bus *bus, const struct blame *blame);
+
+static inline void bus_enter(struct bus *bus, const char *plugin, const char *stage)
+{
+    struct blame *blame = &bus->running[bus->depth++ % BUS_BLAME_DEPTH];
+
+    blame->plugin = plugin;
+    blame->stage = stage;
+    blame->since_ns = bus->timed_turns ? bus_clock_ns(bus) : 0;
+}
+
+static inline void bus_leave(struct bus *bus)
+{
+    const struct blame *blame = &bus->running[--bus->depth % BUS_BLAME_DEPTH];
+
+    if (blame->since_ns)
+        bus_timed(bus, blame);
+}
 
 /* ---- inside the bus ------------------------------------------------------------------------ */
 

@@ -139,9 +139,9 @@ static void encode(struct bus *bus, struct encoding *e, const struct roda_msg *m
     if (!e->owns && !*chunk && (*chunk = chunk_get(&bus->net->chunks, 1)))
         (*chunk)->counts_units = true; /* streams and datagrams share it */
     out_begin(&out, bus->net, chunk, datagram, e->protocol->framing);
-    bus->running_plugin = e->context->name;
-    bus->running_stage = "encode";
+    bus_enter(bus, e->context->name, "encode");
     e->protocol->encode(&e->context->public, msg, e->variant & VARIANT_PLUGIN, &out);
+    bus_leave(bus);
     BUS_COUNT(bus, encodes);
     e->length = 0;
     (void)out_end(&out, &e->at, &e->offset, &e->length);
@@ -209,7 +209,6 @@ void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *con
 {
     struct bus *bus = context_of(x)->bus;
     struct roda_conn *sender = msg->from ? net_find(bus->net, msg->from) : NULL;
-    const char *plugin = bus->running_plugin, *stage = bus->running_stage;
     uint64_t delivered = 0;
 
     begin(bus, msg);
@@ -218,19 +217,14 @@ void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *con
             delivered += deliver(bus, conns[i], msg);
     BUS_ADD(bus, deliveries, delivered);
     bus->appended += (uint32_t)n + 1;
-    bus->running_plugin = plugin;
-    bus->running_stage = stage;
 }
 
 void roda_send(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
 {
     struct bus *bus = context_of(x)->bus;
-    const char *plugin = bus->running_plugin, *stage = bus->running_stage;
 
     begin(bus, msg);
     if (deliver(bus, c, msg))
         BUS_COUNT(bus, deliveries);
     bus->appended++;
-    bus->running_plugin = plugin;
-    bus->running_stage = stage;
 }

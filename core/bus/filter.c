@@ -55,10 +55,9 @@ roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
 
 void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event)
 {
-    bus->running_plugin = hook->context->name;
-    bus->running_stage = stage;
+    bus_enter(bus, hook->context->name, stage);
     event->decision.verdict = hook->filter(&hook->context->public, &event->public);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (event->decision.verdict > RODA_DEFER)
         event->decision.verdict = RODA_PASS; /* not a verdict: as if it did not care */
 }

@@ -148,10 +148,9 @@ static bool process(struct bus *bus, struct event *event, uint32_t *index, enum 
         return true;
     }
     message_of(event->public.msg)->instance = owner->instance;
-    bus->running_plugin = owner->name;
-    bus->running_stage = "handle";
+    bus_enter(bus, owner->name, "handle");
     r = owner->plugin->handle(&owner->public, &event->public);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (r != RODA_LATER || event->settled || !event->public.conn)
         return true;
     *why = event->window ? WHY_WINDOW : WHY_SETTLED;
@@ -346,8 +345,9 @@ static void route_run(struct roda_ctx *x, struct roda_item *item, int result)
     slab_heap_put(&bus->heap, &bus->batch, route);
     if (result >= 0) {
         bus->arriving = msg;
-        bus->running_stage = "arrive";
+        bus_enter(bus, context->name, "arrive");
         context->plugin->arrive(x, &event.public, destination);
+        bus_leave(bus);
         if (bus->arriving)
             roda_refuse(x, &event.public, RODA_E_UNKNOWN, "%s", "");
         bus->arriving = NULL;
@@ -493,8 +493,7 @@ static const struct roda_protocol *protocol_of(struct bus *bus, const struct rod
 {
     struct context *context = bus->contexts[c->settings->protocol_instance];
 
-    bus->running_plugin = context->name;
-    bus->running_stage = stage;
+    bus_enter(bus, context->name, stage);
     *ret_ctx = &context->public;
     return c->settings->protocol;
 }
@@ -546,11 +545,10 @@ void input_accept(struct bus *bus, struct roda_conn *c)
     }
     for (uint32_t i = 0; i < bus->stages[STAGE_OPENED].n; i++) {
         const struct hook *hook = &bus->stages[STAGE_OPENED].hooks[i];
-        bus->running_plugin = hook->context->name;
-        bus->running_stage = "opened";
+        bus_enter(bus, hook->context->name, "opened");
         hook->report(&hook->context->public, c);
     }
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (event.decision.verdict == RODA_REJECT) {
         connection_close(c, event.decision.text[0] ? event.decision.text
                                                    : answer_sentence(event.decision.code));
@@ -559,7 +557,7 @@ void input_accept(struct bus *bus, struct roda_conn *c)
     protocol = protocol_of(bus, c, &x, "opened");
     if (protocol->opened)
         protocol->opened(x, c);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (!c->waits)
         connection_resume(c);
 }
@@ -582,7 +580,7 @@ static bool on_first(void *owner, struct roda_conn *c, struct roda_str bytes)
     const struct roda_protocol *protocol = protocol_of(bus, c, &x, "first");
     bool ours = !protocol->first || protocol->first(x, c, bytes) != RODA_BAD;
 
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     return ours;
 }
 
@@ -598,7 +596,7 @@ static void refuse_unit(struct bus *bus, struct roda_conn *c, const struct decis
     BUS_COUNT(bus, messages_refused);
     if (protocol->answer)
         protocol->answer(x, c, &answer);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str unit, bool again)
@@ -620,7 +618,7 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
     }
     protocol = protocol_of(bus, c, &x, "decode");
     r = protocol->decode(x, c, unit);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (r == RODA_BAD)
         connection_close(c, "protocol error");
     if (r != RODA_AGAIN)
@@ -641,7 +639,7 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 
     if (protocol->oversize)
         protocol->oversize(x, c, bytes);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 static void on_ended(void *owner, struct roda_conn *c)
@@ -661,7 +659,7 @@ static void on_idle(void *owner, struct roda_conn *c)
 
     if (protocol->idle)
         protocol->idle(x, c);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 static void on_closing(void *owner, struct roda_conn *c, const char *reason)
@@ -672,7 +670,7 @@ static void on_closing(void *owner, struct roda_conn *c, const char *reason)
 
     if (protocol->closing && !(c->flags & CONN_EOF))
         protocol->closing(x, c, reason);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 static void report_closed(struct bus *bus, struct roda_conn *c)
@@ -681,11 +679,10 @@ static void report_closed(struct bus *bus, struct roda_conn *c)
 
     for (uint32_t i = 0; i < bus->stages[STAGE_CLOSED].n; i++) {
         const struct hook *hook = &bus->stages[STAGE_CLOSED].hooks[i];
-        bus->running_plugin = hook->context->name;
-        bus->running_stage = "closed";
+        bus_enter(bus, hook->context->name, "closed");
         hook->closed(&hook->context->public, c, reason, bus->reporting_shutdown);
     }
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     roda_person_unref(c->person);
     c->person = NULL;
     waiting_free(bus, c);
@@ -712,11 +709,10 @@ static int on_knock(void *owner, const struct listener *l, const struct roda_pee
     struct context *context = bus->contexts[s->protocol_instance];
     int r = -1;
 
-    bus->running_plugin = context->name;
-    bus->running_stage = "knock";
+    bus_enter(bus, context->name, "knock");
     if (s->protocol->knock)
         r = s->protocol->knock(&context->public, peer, in, out, ret_rest);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     return r;
 }
 

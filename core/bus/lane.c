@@ -91,10 +91,9 @@ static void leave(struct roda_lane *lane, struct roda_msg *msg, int result)
 
     msg->prev = lane->shown; /* the last number that members know */
     lane->leaving = true;
-    bus->running_plugin = lane->owner->name;
-    bus->running_stage = "lane";
+    bus_enter(bus, lane->owner->name, "lane");
     lane->fn(&lane->owner->public, lane->arg, msg, result);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     lane->leaving = false;
     if (msg->number && result >= 0 && !(message->flags & MESSAGE_FAILED))
         lane->shown = msg->number;
@@ -320,8 +319,9 @@ static void delivery_run(struct roda_ctx *x, struct roda_item *item, int result)
     struct roda_conn *c;
 
     if (result >= 0 && d->fan_out) {
-        bus->running_stage = "distributed";
+        bus_enter(bus, context->name, "distributed");
         context->plugin->distributed(x, d->msg, d->destination);
+        bus_leave(bus);
     }
     if (result >= 0 && d->answer && (c = net_find(bus->net, d->msg->from)))
         answer_give(bus, c, d->code, (struct roda_str){d->text, d->text_len}, d->msg);

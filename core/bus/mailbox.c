@@ -180,10 +180,9 @@ static void run_item(struct bus *bus, struct chain_node *node, int result)
     uint32_t instance = item->instance & ((1u << INSTANCE_BITS) - 1);
     struct context *context = bus->contexts[instance];
 
-    bus->running_plugin = context->name;
-    bus->running_stage = "item";
+    bus_enter(bus, context->name, "item");
     item->run(&context->public, item, result);
-    bus->running_plugin = NULL;
+    bus_leave(bus);
 }
 
 static void tell_consumed(struct bus *bus)

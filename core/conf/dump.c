@@ -255,21 +255,29 @@ void conf_dump(const struct conf *conf, conf_line_fn *fn, void *arg)
 
 /* ---- sentences ------------------------------------------------------------------------------- */
 
-/* text in lines of at most COLUMNS, each with before; words are never cut. */
+/* How much of text goes on a line of room bytes: whole words, at least one. */
+static size_t line_bytes(const char *text, size_t room)
+{
+    size_t i, words = 0;
+
+    for (i = 0; text[i]; i++) {
+        if (text[i] != ' ')
+            continue;
+        if (i > room)
+            break;
+        words = i;
+    }
+    return i <= room || words == 0 ? i : words;
+}
+
+/* text in lines of at most COLUMNS, each with before. */
 static void wrap(const struct writer *writer, const char *before, const char *text)
 {
     size_t room = COLUMNS - strlen(before);
 
     while (*text) {
-        size_t len = strlen(text);
+        size_t len = line_bytes(text, room);
 
-        if (len > room) {
-            len = room;
-            while (len > 0 && text[len] != ' ')
-                len--;
-            if (len == 0)
-                len = strcspn(text, " ");
-        }
         emit(writer, "%s%.*s", before, (int)len, text);
         text += len;
         text += strspn(text, " ");

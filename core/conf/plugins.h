@@ -18,6 +18,6 @@ struct store_fill {
 /* NULL: that plugin is not filled. */
 struct store_fill *plugins_fill_find(const struct conf *conf, const char *plugin);
 /* NULL: that listener overrides nothing of it. */
-const void *plugins_override_find(const struct store_fill *fill, const char *listener);
+const void *plugins_override_find(const struct store_fill *made, const char *listener);
 
 #endif

@@ -373,6 +373,8 @@ int reader_file(struct conf_store *store, struct conf_place place, struct roda_c
 
     if (file)
         (void)fclose(file);
+    else if (!error)
+        error = EIO;
     if (error == ENOMEM)
         return -ENOMEM;
     if (error) {

@@ -41,13 +41,15 @@ static void on_fatal(int signal)
     put(&line, "roda: fatal signal ");
     put_number(&line, (unsigned)signal);
     if (bus) {
+        const struct blame *blame = &bus->running[(bus->depth - 1) % BUS_BLAME_DEPTH];
+        bool known = bus->depth && blame->plugin;
         put(&line, " on worker ");
         put_number(&line, bus->worker);
-        put(&line, bus->running_plugin ? " in plugin " : " in the core");
-        if (bus->running_plugin) {
-            put(&line, bus->running_plugin);
+        put(&line, known ? " in plugin " : " in the core");
+        if (known) {
+            put(&line, blame->plugin);
             put(&line, ", hook ");
-            put(&line, bus->running_stage ? bus->running_stage : "?");
+            put(&line, blame->stage ? blame->stage : "?");
         }
     }
     put(&line, "\n");

@@ -29,6 +29,7 @@ struct worker {
     bool made, threaded; /* what there is to undo */
     bool ended;
     bool busy;           /* something is left: the next turn must not sleep */
+    uint64_t clock_ns;   /* at the beginning of this turn */
     uint64_t told_ms;    /* about a turn over budget */
     struct wheel_timer deadline; /* of the shutdown */
 };

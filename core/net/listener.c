@@ -336,12 +336,12 @@ void listener_arm(struct listener *l)
 {
     struct io_uring_sqe *sqe;
 
-    if (l->armed || l->closed || l->fd < 0 || !accepts(l))
-        return;
     if (l->address->settings->transport == TRANSPORT_UDP) {
-        datagram_arm(l);
+        datagram_arm(l); /* or ends it, if it is closed */
         return;
     }
+    if (l->armed || l->closed || l->fd < 0 || !accepts(l))
+        return;
     if (l->paused) {
         if (!wheel_armed(&l->timer))
             wheel_arm(l->net->wheel, &l->timer, l->net->now_ms + l->backoff_ms, on_backoff);
@@ -356,9 +356,9 @@ void listener_arm(struct listener *l)
     l->in_flight++;
 }
 
-/* shutdown(2) ends the accept of a TCP listener and the receive of a datagram socket. It does not
- * wake the accept of a UNIX listener (seen on Linux 6.18), so that one is cancelled, again until
- * its last completion came. */
+/* shutdown(2) ends the accept of a TCP listener. It does not wake the accept of a UNIX listener
+ * nor the receive of a datagram socket (seen on Linux 6.18), so those are cancelled, again until
+ * their last completion came. */
 static void cancel_accept(struct wheel_timer *timer)
 {
     struct listener *l = container_of(timer, struct listener, timer);
@@ -385,8 +385,12 @@ void listener_close(struct listener *l)
     if (!accepts(l))
         return;
     wheel_disarm(l->net->wheel, &l->timer);
-    /* A datagram socket still has goodbyes to send. */
-    (void)system->shutdown(system->kernel, l->fd, transport == TRANSPORT_UDP ? SHUT_RD : SHUT_RDWR);
+    if (transport == TRANSPORT_UDP) {
+        l->paused = false;
+        datagram_arm(l); /* closed: cancels */
+        return;
+    }
+    (void)system->shutdown(system->kernel, l->fd, SHUT_RDWR);
     if (transport == TRANSPORT_UNIX)
         cancel_accept(&l->timer);
 }

@@ -24,6 +24,7 @@
 struct net;
 struct listener;
 struct datagram_socket;
+struct datagrams;
 
 enum net_unit { /* what the owner says to a unit */
     NET_UNIT_TAKEN,
@@ -87,6 +88,7 @@ struct net_limits {
     X(datagrams_sent, "datagrams sent")                                                            \
     X(datagrams_dropped, "datagrams not sent")                                                     \
     X(datagrams_truncated, "datagrams longer than 2 kB")                                           \
+    X(datagrams_overrun, "datagrams thrown away: too much of their session waits")                  \
     X(datagrams_refused, "datagrams without session that got no answer")                           \
     X(datagram_answers, "answers to datagrams without session")                                    \
     X(datagram_sessions_opened, "datagram sessions opened")                                        \
@@ -131,6 +133,7 @@ struct net {
 
     struct listener *listeners;
     uint32_t n_listeners;
+    struct datagrams *datagrams; /* what the UDP ones share; see datagram.c */
 
     /* Receive buffers: io_uring's provided-buffer ring. */
     struct io_uring_buf_ring *buffer_ring;

@@ -348,11 +348,10 @@ static void stop_from(struct host *host, struct bus *bus, uint32_t n)
     while (n--) {
         struct host_plugin *p = &host->plugins[host->start_order[n]];
         struct context *context = &p->contexts[bus->worker];
-        bus->running_plugin = context->name;
-        bus->running_stage = "stop";
+        bus_enter(bus, context->name, "stop");
         if (p->loaded.plugin.stop)
             p->loaded.plugin.stop(&context->public);
-        bus->running_plugin = NULL;
+        bus_leave(bus);
         timers_end(context);
     }
 }
@@ -363,11 +362,10 @@ int host_start(struct host *host, struct bus *bus, char *problem, size_t size)
         struct host_plugin *p = &host->plugins[host->start_order[i]];
         struct context *context = &p->contexts[bus->worker];
         int r = 0;
-        bus->running_plugin = context->name;
-        bus->running_stage = "start";
+        bus_enter(bus, context->name, "start");
         if (p->loaded.plugin.start)
             r = p->loaded.plugin.start(&context->public);
-        bus->running_plugin = NULL;
+        bus_leave(bus);
         if (r) {
             (void)snprintf(problem, size, "plugin %s: its start failed: %s", p->loaded.name,
                            strerror(-r));

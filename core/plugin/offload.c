@@ -31,10 +31,9 @@ static void done(struct ring_job *job)
     struct context *context = offload->context;
 
     context->offloads--;
-    context->bus->running_plugin = context->name;
-    context->bus->running_stage = "offload";
+    bus_enter(context->bus, context->name, "offload");
     offload->done(&context->public, offload->arg, context->bus->stopping ? -ECANCELED : 0);
-    context->bus->running_plugin = NULL;
+    bus_leave(context->bus);
     memory_free(offload);
 }
 

@@ -47,8 +47,7 @@ static struct request begin(void *arg)
     struct request request = *(struct request *)arg;
 
     memory_free(arg);
-    request.context->bus->running_plugin = request.context->name;
-    request.context->bus->running_stage = "file";
+    bus_enter(request.context->bus, request.context->name, "file");
     return request;
 }
 
@@ -63,6 +62,7 @@ static void on_open(void *arg, struct file *file, int result)
         request.file->file = file;
     }
     request.open(&request.context->public, request.arg, request.file, result);
+    bus_leave(request.context->bus);
 }
 
 static void on_done(void *arg, int result)
@@ -70,6 +70,7 @@ static void on_done(void *arg, int result)
     struct request request = begin(arg);
 
     request.done(&request.context->public, request.arg, result);
+    bus_leave(request.context->bus);
 }
 
 static void on_read(void *arg, const char *bytes, size_t len, int result)
@@ -78,6 +79,7 @@ static void on_read(void *arg, const char *bytes, size_t len, int result)
 
     request.read(&request.context->public, request.arg, (struct roda_str){bytes ? bytes : "", len},
                  result);
+    bus_leave(request.context->bus);
 }
 
 static void on_list(void *arg, const char *const *names, size_t n, int result)
@@ -92,6 +94,7 @@ static void on_list(void *arg, const char *const *names, size_t n, int result)
     for (size_t i = 0; i < n; i++)
         list[i] = (struct roda_str){names[i], __builtin_strlen(names[i])};
     request.list(&request.context->public, request.arg, list, n, result);
+    bus_leave(request.context->bus);
     memory_free(list);
 }
 

@@ -26,12 +26,11 @@ static void fire(struct wheel_timer *node)
     struct roda_timer *timer = container_of(node, struct roda_timer, node);
     struct bus *bus = timer->context->bus;
 
-    bus->running_plugin = timer->context->name;
-    bus->running_stage = "timer";
+    bus_enter(bus, timer->context->name, "timer");
     timer->running = true;
     timer->fn(&timer->context->public, timer->arg, 0);
     timer->running = false;
-    bus->running_plugin = NULL;
+    bus_leave(bus);
     if (timer->stopped || !timer->period_ms)
         timer_free(timer);
     else

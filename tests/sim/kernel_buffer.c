@@ -131,6 +131,13 @@ bool request_buffers_empty(struct request *q)
     return g->head == g->seen;
 }
 
+size_t request_buffer_size(const struct request *q)
+{
+    const struct group *g = group_find(q->ring, q->sqe.buf_group);
+
+    return g->ring->bufs[g->head & (g->entries - 1)].len;
+}
+
 char *request_buffer(struct request *q, size_t *ret_size, uint32_t *ret_flags)
 {
     struct group *g = group_find(q->ring, q->sqe.buf_group);

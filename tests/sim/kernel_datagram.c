@@ -157,14 +157,14 @@ static size_t put_control(char *at, size_t room, int level, int type, const void
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(n), .cmsg_level = level, .cmsg_type = type};
     char space[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
 
-    if (room < CMSG_SPACE(n))
-        return 0;
     memcpy(space, &header, sizeof header);
     memcpy(space + CMSG_LEN(0), data, n);
-    memcpy(at, space, CMSG_SPACE(n));
+    if (room >= CMSG_SPACE(n))
+        memcpy(at, space, CMSG_SPACE(n));
     return CMSG_SPACE(n);
 }
 
+/* How long the control data is; it is written if there is room. */
 static size_t packet_info(const struct socket *s, const struct packet *packet, char *at,
                           size_t room)
 {
@@ -181,26 +181,33 @@ static size_t packet_info(const struct socket *s, const struct packet *packet, c
     return 0;
 }
 
+static size_t before_payload(const struct msghdr *shape)
+{
+    return sizeof(struct io_uring_recvmsg_out) + shape->msg_namelen + shape->msg_controllen;
+}
+
 /* The multishot layout. Returns what the completion says. */
 static int lay_out(const struct request *q, const struct packet *packet, char *at, size_t size)
 {
     const struct msghdr *m = &q->message;
     size_t name_room = m->msg_namelen, control_room = m->msg_controllen;
-    size_t before = sizeof(struct io_uring_recvmsg_out) + name_room + control_room;
+    size_t before = before_payload(m);
     struct io_uring_recvmsg_out header = {0};
     struct sockaddr_storage name;
     socklen_t name_len = sizeof name;
 
-    if (size < before)
-        return -EFAULT;
     place_to(&packet->from, q->held->socket.family, (struct sockaddr *)&name, &name_len);
     header.namelen = name_len;
     size_t payload = packet->len < size - before ? packet->len : size - before;
     if (payload < packet->len)
         header.flags |= MSG_TRUNC;
     header.payloadlen = (uint32_t)payload;
-    char *control = at + sizeof header + name_room;
-    header.controllen = (uint32_t)packet_info(&q->held->socket, packet, control, control_room);
+    size_t control =
+        packet_info(&q->held->socket, packet, at + sizeof header + name_room, control_room);
+    if (control > control_room)
+        header.flags |= MSG_CTRUNC;
+    else
+        header.controllen = (uint32_t)control;
     memcpy(at, &header, sizeof header);
     memcpy(at + sizeof header, &name, name_len < name_room ? name_len : name_room);
     memcpy(at + before, packet->bytes, payload);
@@ -213,20 +220,17 @@ static bool receive_once(struct request *q)
     struct sim_kernel *k = q->held->kernel;
     struct socket *s = &q->held->socket;
     struct packet *packet = container_of(list_pop(&s->datagrams), struct packet, link);
-    size_t size, cap = q->one.iov_len;
+    size_t size;
     uint32_t flags;
     char *to = request_buffer(q, &size, &flags);
 
-    if (cap && cap < size)
-        size = cap;
     s->datagram_bytes -= packet->len;
     int result = lay_out(q, packet, to, size);
-    bool empty = !packet->len;
+    bool empty = !packet->len; /* delivered like any other, and the end */
     free(packet);
     if (!list_empty(&s->datagrams))
         flags |= IORING_CQE_F_SOCK_NONEMPTY;
-    if (result >= 0 && !empty && !fault(k, k->faults.recvmsg_ends) &&
-        request_more(q, result, flags))
+    if (!empty && !fault(k, k->faults.recvmsg_ends) && request_more(q, result, flags))
         return true;
     request_end(q, result, flags);
     return false;
@@ -245,6 +249,10 @@ void datagram_receive_try(struct request *q)
         bool waiting = !list_empty(&s->datagrams);
         if (request_buffers_empty(q) || (waiting && fault(k, k->faults.receive_enobufs))) {
             request_end(q, -ENOBUFS, 0);
+            return;
+        }
+        if (request_buffer_size(q) < before_payload(&q->message)) {
+            request_end(q, -EFAULT, 0);
             return;
         }
         if (waiting && fault(k, k->faults.datagram_refused)) {
@@ -312,7 +320,7 @@ static int source(const struct sim_kernel *k, const struct request *q, struct pl
     if (place_wild(ret))
         default_source(k, &q->to, ret);
     if (!host_has(k, ret))
-        return -EINVAL;
+        return -ENETUNREACH;
     return IN6_IS_ADDR_V4MAPPED(&ret->ip) == IN6_IS_ADDR_V4MAPPED(&q->to.ip) ? 0 : -EINVAL;
 }
 

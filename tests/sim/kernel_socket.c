@@ -282,7 +282,7 @@ static int sim_bind(void *kernel, int fd, const struct sockaddr *addr, socklen_t
         return result;
     struct socket *s = &h->socket;
     if (s->bound)
-        return -EINVAL;
+        return s->family == AF_UNIX ? -EADDRINUSE : -EINVAL;
     result = place_from(addr, len, &s->local);
     if (result < 0)
         return result;
@@ -482,7 +482,7 @@ static int sim_getpeername(void *kernel, int fd, struct sockaddr *addr, socklen_
     if (!h)
         return result;
     const struct socket *s = &h->socket;
-    if (!s->pair || (s->pair->side[s->side].reset && s->family != AF_UNIX))
+    if (!s->pair || side_over(s->pair, s->side))
         return -ENOTCONN;
     place_to(&s->pair->side[1 - s->side].address, s->family, addr, len);
     return 0;
@@ -530,7 +530,7 @@ static void refuse_waiting(struct held *h)
     struct pair *p;
 
     while ((p = stream_accept(h)))
-        side_close(p, 1, true);
+        pair_refuse(p);
 }
 
 static int sim_shutdown(void *kernel, int fd, int how)
@@ -551,9 +551,7 @@ static int sim_shutdown(void *kernel, int fd, int how)
         return 0;
     }
     if (s->type == SOCK_DGRAM) {
-        s->shut = true;
-        held_wake(h, WAKE_IN);
-        return -ENOTCONN;
+        return -ENOTCONN; /* and nothing changes: datagrams go on coming */
     }
     return s->pair ? side_shutdown(s->pair, s->side, how) : -ENOTCONN;
 }
@@ -569,11 +567,6 @@ void socket_gone(struct held *h)
 }
 
 /* ---- requests ---- */
-
-bool socket_listening(const struct held *h)
-{
-    return h->socket.listening && !h->socket.shut;
-}
 
 static int accepted(struct sim_kernel *k, struct held *listener, struct pair *p)
 {
@@ -599,7 +592,7 @@ static int accept_fault(struct request *q)
         return -ENOBUFS;
     if (!fault(k, k->faults.accept_aborted))
         return 0;
-    side_close(stream_accept(q->held), 1, true);
+    pair_refuse(stream_accept(q->held));
     return -ECONNABORTED;
 }
 
@@ -618,12 +611,13 @@ void accept_try(struct request *q)
             request_end(q, -EMFILE, 0);
             return;
         }
-        if (!socket_listening(listener)) {
+        bool local = listener->socket.family == AF_UNIX;
+        if (!listener->socket.listening || (listener->socket.shut && !local)) {
             request_end(q, -EINVAL, 0);
             return;
         }
         if (list_empty(&listener->socket.waiting))
-            return;
+            return; /* for ever, if it is local and shut down: only a cancel ends it */
         int result = accept_fault(q);
         if (result < 0) {
             request_end(q, result, 0);

@@ -165,6 +165,7 @@ void request_again(struct request *q);
 bool request_selects(const struct request *q);
 bool request_buffers_empty(struct request *q);
 /* A buffer of the request's group, handed out; only after request_buffers_empty() was false. */
+size_t request_buffer_size(const struct request *q); /* of the next one */
 char *request_buffer(struct request *q, size_t *ret_size, uint32_t *ret_flags);
 /* Checks the payload against its hash at submission. */
 void request_check_payload(struct request *q);
@@ -188,7 +189,6 @@ void receive_try(struct request *q);
 void send_try(struct request *q);
 bool stream_readable(const struct held *h);
 bool stream_writable(const struct held *h);
-bool socket_listening(const struct held *h);
 int place_from(const struct sockaddr *address, socklen_t len, struct place *ret);
 void place_to(const struct place *p, int family, struct sockaddr *ret, socklen_t *len);
 bool place_wild(const struct place *p);

@@ -301,6 +301,8 @@ int side_read(struct pair *p, unsigned side, char *to, size_t n)
             wake(p, 1 - side, WAKE_OUT);
         return (int)n;
     }
+    if (pipe->fin_arrived && !p->local) /* after FIN no error is told to readers */
+        return 0;
     if (s->error) {
         int error = s->error;
         s->error = 0;
@@ -322,11 +324,19 @@ static void fin(struct pair *p, unsigned side)
     wake(p, 1 - side, WAKE_IN | WAKE_OUT);
 }
 
+/* TCP is done with it: a reset, or both sides ended and know it. */
+bool side_over(const struct pair *p, unsigned side)
+{
+    if (p->local)
+        return false;
+    return p->side[side].reset || (p->pipe[0].fin_arrived && p->pipe[1].fin_arrived);
+}
+
 int side_shutdown(struct pair *p, unsigned side, int how)
 {
     struct side *s = &p->side[side];
 
-    if (s->reset)
+    if (side_over(p, side))
         return -ENOTCONN;
     if (how != SHUT_WR) {
         s->shut_read = true;
@@ -362,6 +372,15 @@ void side_close(struct pair *p, unsigned side, bool abort)
         fin(p, side);
         pipe_go(&p->pipe[1 - side]); /* to be answered by a reset */
     }
+}
+
+void pair_refuse(struct pair *p)
+{
+    p->side[1].attached = false;
+    if (p->side[0].attached)
+        reset_toward(p, 0);
+    else
+        pair_free(p);
 }
 
 /* ---- connecting ---- */

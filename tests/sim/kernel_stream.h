@@ -43,6 +43,7 @@ struct pair {
 struct pair *pair_new(struct sim_kernel *k, bool local);
 void pair_free(struct pair *p);
 void pair_break(struct pair *p, unsigned here); /* reset; the far side hears of it later */
+void pair_refuse(struct pair *p);               /* taken from a listener, or aborted there */
 void pair_pause(struct pair *p, bool paused);
 int side_room(struct pair *p, unsigned side); /* bytes that may be written, or why none ever */
 bool side_writable(const struct pair *p, unsigned side);
@@ -51,6 +52,7 @@ bool side_readable(const struct pair *p, unsigned side);
 size_t side_available(const struct pair *p, unsigned side);
 int side_read(struct pair *p, unsigned side, char *to, size_t n); /* 0: EOF; -EAGAIN; error once */
 int side_shutdown(struct pair *p, unsigned side, int how);
+bool side_over(const struct pair *p, unsigned side);
 void side_close(struct pair *p, unsigned side, bool abort); /* the pair may be gone then */
 
 /* A listener gets a connection. -ECONNREFUSED; -EAGAIN: its queue is full. */

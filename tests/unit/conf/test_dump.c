@@ -297,6 +297,14 @@ static void test_comment_wraps(void **state)
                        append, text);
     assert_string_equal(text, "# 0123456789 0123456789 0123456789 0123456789 0123456789 "
                               "0123456789 0123456789 0\n# 23\n");
+    text[0] = '\0';
+    conf_write_comment("012345678901234567890123456789012345678901234567890123456789012345678901234"
+                       "5"
+                       "6789 word",
+                       append, text);
+    assert_string_equal(text,
+                        "# 0123456789012345678901234567890123456789012345678901234567890123456"
+                        "7890123456789\n# word\n"); /* a word is never cut */
     free(text);
 }
 

@@ -1,0 +1,324 @@
+#include "rooms.h"
+
+#include <errno.h>
+#include <string.h>
+
+/*
+ * A room on a worker that has members of it: a dense array of their connections, to fan out over,
+ * and a copy of what people ask about the room.
+ *
+ *   the home posts a struct local --> linked --> JOIN, TEXT, TOPIC ... as the room's order brings
+ *   them --> the last member of this worker has left --> freed
+ *
+ * The home sends it ahead of the first JOIN of this worker's, by the same way, so that it is there
+ * when that comes. present is how many members the home counts here, and changes only by ordered
+ * events; so both sides agree when the last one has left. The array changes likewise, but for one
+ * case: a connection that is being freed is taken out at once. attached counts what still points
+ * here, which may be more than present for a moment (somebody was put out while closing).
+ *
+ * A connection keeps its rooms in one block of exactly their number; a place in it is reserved
+ * before a JOIN is sent, so that carrying one out needs memory for the array alone. If that is out,
+ * the connection is closed: it must not believe that it hears the room.
+ */
+
+/* ---- coming and going of the room ------------------------------------------------------------ */
+
+static void local_free(struct roda_ctx *x, struct local *local)
+{
+    roda_msg_unref(local->topic);
+    room_unref(x, local->room);
+    roda_free(x, local->conns);
+    roda_free(x, local);
+}
+
+static void unlink_local(struct roda_ctx *x, struct local *local)
+{
+    state_of(x)->locals[id_index(local->room->id)] = NULL;
+    local->linked = 0;
+}
+
+static void free_if_unused(struct roda_ctx *x, struct local *local)
+{
+    if (local->attached || (local->linked && local->present))
+        return;
+    if (local->linked)
+        unlink_local(x, local);
+    local_free(x, local);
+}
+
+/* What the home says replaces what is known here; members that are here stay. */
+static void refresh(struct roda_ctx *x, struct local *local, struct local *with)
+{
+    struct roda_msg *topic = local->topic;
+
+    local->topic = with->topic;
+    with->topic = topic;
+    local->epoch = with->epoch;
+    local->number = with->number;
+    local->modes = with->modes;
+    local->present = 0;
+    local_free(x, with);
+}
+
+static void local_arrived(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct local *local = (struct local *)(void *)item;
+    struct local **place = &state_of(x)->locals[id_index(local->room->id)];
+
+    if (result < 0) {
+        local_free(x, local);
+        return;
+    }
+    if (*place && (*place)->room == local->room) {
+        refresh(x, *place, local);
+        return;
+    }
+    if (*place) {
+        struct local *old = *place;
+        unlink_local(x, old);
+        free_if_unused(x, old);
+    }
+    *place = local;
+    local->linked = 1;
+}
+
+struct local *local_new(struct roda_ctx *x, struct room *room)
+{
+    struct local *local = roda_alloc(x, sizeof(*local));
+
+    if (!local)
+        return NULL;
+    local->item.run = local_arrived;
+    local->room = room_ref(room);
+    return local;
+}
+
+void local_post(struct roda_ctx *x, struct local *local, uint32_t worker)
+{
+    roda_post(x, worker, &local->item);
+}
+
+struct local *local_find(struct roda_ctx *x, uint64_t room_id)
+{
+    struct rooms_state *state = state_of(x);
+    struct local *local;
+
+    if (id_index(room_id) >= state->n_indexes)
+        return NULL;
+    local = state->locals[id_index(room_id)];
+    return local && local->room->id == room_id ? local : NULL;
+}
+
+void local_stop(struct roda_ctx *x)
+{
+    struct rooms_state *state = state_of(x);
+
+    for (uint32_t i = 0; i < state->n_indexes && state->locals; i++)
+        if (state->locals[i])
+            local_free(x, state->locals[i]);
+    roda_free(x, state->locals);
+    state->locals = NULL;
+}
+
+/* ---- a connection's rooms ---------------------------------------------------------------------- */
+
+static int same(struct roda_str a, struct roda_str b)
+{
+    return a.len == b.len && !memcmp(a.ptr, b.ptr, a.len);
+}
+
+struct local *local_of(struct rooms_conn *data, struct roda_str name)
+{
+    const struct memberships *rooms = data->rooms;
+    struct name folded;
+
+    if (!rooms || !rooms->n)
+        return NULL;
+    /* People talk in one room for a while, by the name that it has: this is the hot path. */
+    if (data->last < rooms->n && same(room_name(rooms->list[data->last].local->room), name))
+        return rooms->list[data->last].local;
+    for (uint32_t i = 0; i < rooms->n; i++) {
+        if (same(room_name(rooms->list[i].local->room), name)) {
+            data->last = i;
+            return rooms->list[i].local;
+        }
+    }
+    if (name_fold(name, &folded))
+        return NULL;
+    for (uint32_t i = 0; i < rooms->n; i++) {
+        struct room *room = rooms->list[i].local->room;
+        if (same(room_folded(room), (struct roda_str){folded.text, folded.len}))
+            return rooms->list[i].local;
+    }
+    return NULL;
+}
+
+int memberships_reserve(struct roda_ctx *x, struct rooms_conn *data)
+{
+    struct memberships *rooms = data->rooms;
+    uint32_t n = rooms ? rooms->n : 0;
+
+    if (rooms && rooms->n < rooms->capacity)
+        return 0;
+    rooms = roda_realloc(x, rooms, sizeof(*rooms) + (n + 1) * sizeof(*rooms->list));
+    if (!rooms)
+        return -ENOMEM;
+    if (!data->rooms)
+        memset(rooms, 0, sizeof(*rooms));
+    rooms->capacity = n + 1;
+    data->rooms = rooms;
+    return 0;
+}
+
+static struct membership *membership_of(struct memberships *rooms, const struct local *local)
+{
+    for (uint32_t i = 0; rooms && i < rooms->n; i++)
+        if (rooms->list[i].local == local)
+            return &rooms->list[i];
+    return NULL;
+}
+
+/* ---- the array of connections -------------------------------------------------------------------- */
+
+static int conns_add(struct roda_ctx *x, struct local *local, struct roda_conn *c,
+                     uint32_t *ret_index)
+{
+    if (local->n == local->capacity) {
+        uint32_t capacity = local->capacity + local->capacity / 4 + 1;
+        struct roda_conn **conns =
+            roda_realloc(x, local->conns, capacity * sizeof(struct roda_conn *));
+        if (!conns)
+            return -ENOMEM;
+        local->conns = conns;
+        local->capacity = capacity;
+    }
+    *ret_index = local->n;
+    local->conns[local->n++] = c;
+    return 0;
+}
+
+static void conns_remove(struct roda_ctx *x, struct local *local, uint32_t index)
+{
+    struct roda_conn *moved = local->conns[--local->n];
+
+    if (index == local->n)
+        return;
+    local->conns[index] = moved;
+    membership_of(conn_of(x, moved)->rooms, local)->index = index;
+}
+
+static void attach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
+{
+    struct rooms_conn *data = conn_of(x, c);
+    struct memberships *rooms = data->rooms;
+    struct membership *membership;
+
+    /* The place was reserved when the JOIN was sent. */
+    if (!rooms || rooms->n == rooms->capacity || membership_of(rooms, local))
+        return;
+    membership = &rooms->list[rooms->n++];
+    membership->local = local;
+    local->attached++;
+    data->last = rooms->n - 1;
+    if (conns_add(x, local, c, &membership->index)) {
+        membership->index = NOT_SHOWN;
+        roda_conn_close(c, "out of memory");
+    }
+}
+
+static void detach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
+{
+    struct memberships *rooms = conn_of(x, c)->rooms;
+    struct membership *membership = membership_of(rooms, local);
+    size_t behind;
+
+    if (!membership)
+        return;
+    if (membership->index != NOT_SHOWN)
+        conns_remove(x, local, membership->index);
+    behind = rooms->n - (size_t)(membership - rooms->list) - 1;
+    memmove(membership, membership + 1, behind * sizeof(*membership));
+    rooms->n--;
+    local->attached--;
+}
+
+void local_hide(struct roda_ctx *x, const struct memberships *rooms)
+{
+    for (uint32_t i = 0; rooms && i < rooms->n; i++)
+        if (rooms->list[i].index != NOT_SHOWN)
+            conns_remove(x, rooms->list[i].local, rooms->list[i].index);
+}
+
+void local_forget(struct roda_ctx *x, struct memberships *rooms)
+{
+    for (uint32_t i = 0; i < rooms->n; i++) {
+        rooms->list[i].local->attached--;
+        free_if_unused(x, rooms->list[i].local);
+    }
+    rooms->n = 0;
+}
+
+/* A connection that is closing is not found; its closed() takes it out. */
+void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id)
+{
+    struct roda_conn *c = roda_conn_find(x, id);
+
+    if (c)
+        detach(x, local, c);
+    if (local->present)
+        local->present--;
+    free_if_unused(x, local);
+}
+
+/* ---- what the room's order brings ----------------------------------------------------------------- */
+
+static void joined(struct roda_ctx *x, struct local *local, struct roda_msg *msg)
+{
+    struct roda_conn *c;
+
+    if (RODA_CONN_WORKER(msg->from) != x->worker)
+        return;
+    local->present++;
+    c = roda_conn_find(x, msg->from); /* if it is closing, closed() tells the room */
+    if (c)
+        attach(x, local, c);
+}
+
+static void set_topic(struct local *local, struct roda_msg *msg)
+{
+    roda_msg_unref(local->topic);
+    local->topic = msg->text.len ? roda_msg_ref(msg) : NULL;
+}
+
+void local_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destination)
+{
+    struct local *local = local_find(x, destination & IDS_MASK);
+
+    if (!local)
+        return;
+    if (msg->number)
+        local->number = msg->number;
+    local->epoch = msg->epoch;
+    switch (msg->kind) {
+    case RODA_JOIN:
+        joined(x, local, msg);
+        break;
+    case RODA_TOPIC:
+        set_topic(local, msg);
+        break;
+    case RODA_MODE:
+        local->modes = mode_bits(local->modes, msg);
+        break;
+    case RODA_NICK:
+    case RODA_AWAY:
+    case RODA_QUIT:
+        event_distributed(x, local, msg, destination);
+        return;
+    default:
+        break;
+    }
+    if (!(destination & DESTINATION_QUIET))
+        roda_fanout(x, msg, local->conns, local->n);
+    if (msg->kind == RODA_PART && RODA_CONN_WORKER(msg->from) == x->worker)
+        local_left(x, local, msg->from);
+}
