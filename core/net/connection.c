@@ -556,7 +556,11 @@ void connection_on_cancel(void *owner, const struct ring_completion *done)
 {
     struct roda_conn *c = done->slot == UINT32_MAX ? NULL : completed(owner, done);
 
-    if (c && c->state == CONNECTION_CLOSING) /* else a listener's */
+    if (!c) /* a listener's */
+        return;
+    if (c->flags & CONN_RECEIVING) /* it may have missed: more input asks for another one */
+        c->flags &= ~(uint32_t)CONN_CANCELLED;
+    if (c->state == CONNECTION_CLOSING)
         finish(c);
 }
 

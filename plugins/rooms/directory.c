@@ -24,7 +24,7 @@
  */
 
 struct nick {
-    roda_conn_id conn; /* 0: reserved */
+    roda_conn_id conn;          /* 0: reserved */
     struct roda_person *person; /* NULL: a free slot */
     uint32_t hash;
 };
@@ -187,8 +187,7 @@ static int claim(struct roda_ctx *x, struct directory *d, const struct name *nam
     nick = nick_find(d, name);
     if (nick->person)
         return -EEXIST;
-    *nick =
-        (struct nick){.conn = conn, .person = roda_person_ref(person), .hash = name->hash};
+    *nick = (struct nick){.conn = conn, .person = roda_person_ref(person), .hash = name->hash};
     d->n_nicks++;
     return 0;
 }

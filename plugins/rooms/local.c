@@ -120,7 +120,8 @@ void local_stop(struct roda_ctx *x)
     state->locals = NULL;
 }
 
-/* ---- a connection's rooms ---------------------------------------------------------------------- */
+/* ---- a connection's rooms ----------------------------------------------------------------------
+ */
 
 static int same(struct roda_str a, struct roda_str b)
 {
@@ -178,7 +179,8 @@ static struct membership *membership_of(struct memberships *rooms, const struct 
     return NULL;
 }
 
-/* ---- the array of connections -------------------------------------------------------------------- */
+/* ---- the array of connections
+ * -------------------------------------------------------------------- */
 
 static int conns_add(struct roda_ctx *x, struct local *local, struct roda_conn *c,
                      uint32_t *ret_index)
@@ -216,6 +218,10 @@ static void attach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
     /* The place was reserved when the JOIN was sent. */
     if (!rooms || rooms->n == rooms->capacity || membership_of(rooms, local))
         return;
+    if (rooms->joining == local->room) {
+        room_unref(x, rooms->joining);
+        rooms->joining = NULL;
+    }
     membership = &rooms->list[rooms->n++];
     membership->local = local;
     local->attached++;
@@ -270,7 +276,8 @@ void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id)
     free_if_unused(x, local);
 }
 
-/* ---- what the room's order brings ----------------------------------------------------------------- */
+/* ---- what the room's order brings
+ * ----------------------------------------------------------------- */
 
 static void joined(struct roda_ctx *x, struct local *local, struct roda_msg *msg)
 {

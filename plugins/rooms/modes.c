@@ -1,6 +1,7 @@
 #include "rooms.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /*
@@ -30,7 +31,7 @@ static const struct {
     char letter;
     uint32_t bit;
 } flags[] = {
-    {'m', RODA_ROOM_MODERATED}, {'i', RODA_ROOM_INVITE_ONLY}, {'k', RODA_ROOM_KEY},
+    {'m', RODA_ROOM_MODERATED},    {'i', RODA_ROOM_INVITE_ONLY}, {'k', RODA_ROOM_KEY},
     {'t', RODA_ROOM_TOPIC_LOCKED}, {'s', RODA_ROOM_SECRET},
 };
 
@@ -63,7 +64,8 @@ uint32_t mode_bits(uint32_t modes, const struct roda_msg *msg)
     return change.on ? modes | bit_of(change.letter) : modes & ~bit_of(change.letter);
 }
 
-/* ---- masks ------------------------------------------------------------------------------------- */
+/* ---- masks -------------------------------------------------------------------------------------
+ */
 
 /* Both folded. '?' is one character, not one byte. */
 static int matches(struct roda_str mask, struct roda_str text)
@@ -118,8 +120,8 @@ int mode_banned(const struct home *home, const struct roda_person *person)
     address[nick.len] = '@';
     memcpy(address + nick.len + 1, host.ptr, host.len);
     len = roda_text_fold((struct roda_str){address, nick.len}, folded, sizeof(folded));
-    if (len < 0 || fold((struct roda_str){address, nick.len + 1 + host.len}, folded,
-                        sizeof(folded), &who))
+    if (len < 0 ||
+        fold((struct roda_str){address, nick.len + 1 + host.len}, folded, sizeof(folded), &who))
         return 0;
     nick_len = (size_t)len;
     for (uint32_t i = 0; i < home->n_bans; i++) {
@@ -164,7 +166,8 @@ static int bans_reserve(struct roda_ctx *x, struct home *home)
     return 0;
 }
 
-/* ---- deciding ------------------------------------------------------------------------------------ */
+/* ---- deciding
+ * ------------------------------------------------------------------------------------ */
 
 struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick)
 {
@@ -217,8 +220,8 @@ static uint32_t check_ban(struct roda_ctx *x, struct home *home, const struct ch
     return change->on && bans_reserve(x, home) ? RODA_E_MEMORY : 0;
 }
 
-static uint32_t check_key(const struct home *home, const struct change *change,
-                          struct roda_str key, const char **ret_text)
+static uint32_t check_key(const struct home *home, const struct change *change, struct roda_str key,
+                          const char **ret_text)
 {
     if (!change->on)
         return home->key ? 0 : RODA_E_ALREADY;
@@ -252,7 +255,8 @@ uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_mem
     return check_rank(&change, mode_target(x, home, msg->subject), actor, ret_text);
 }
 
-/* ---- applying ------------------------------------------------------------------------------------ */
+/* ---- applying
+ * ------------------------------------------------------------------------------------ */
 
 static void apply_rank(struct roda_ctx *x, struct home *home, const struct change *change,
                        struct roda_str nick)

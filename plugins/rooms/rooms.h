@@ -24,14 +24,14 @@ struct pair;
 struct person_event;
 struct sighting;
 
-struct rooms_state {      /* per worker */
-    struct home **homes;  /* by index: rooms whose home is here */
+struct rooms_state {       /* per worker */
+    struct home **homes;   /* by index: rooms whose home is here */
     struct local **locals; /* by index: rooms with members here */
     uint32_t n_indexes;
-    struct ids events;              /* person events of this worker's people */
-    struct memberships *stranded;   /* of people who have gone; see people.c */
-    struct sighting **sightings;    /* SIGHTING_CHAINS of them; see event.c */
-    struct pair **pairs;            /* see direct.c */
+    struct ids events;            /* person events of this worker's people */
+    struct memberships *stranded; /* of people who have gone; see people.c */
+    struct sighting **sightings;  /* SIGHTING_CHAINS of them; see event.c */
+    struct pair **pairs;          /* see direct.c */
     struct pair *pairs_newest, *pairs_oldest;
     uint32_t n_pairs, pair_chains;
 };
@@ -64,9 +64,9 @@ enum { /* metrics */
  * A destination is what roda_route() and roda_distribute() carry: the id of a room (56 bits), or a
  * pair of people (on the way to its home) or a connection (from there on), and how.
  */
-#define DESTINATION_DIRECT  (UINT64_C(1) << 63) /* not a room */
-#define DESTINATION_QUIET   (UINT64_C(1) << 62) /* carry it out, show nobody */
-#define DESTINATION_TRACKED (UINT64_C(1) << 61) /* other rooms show the same person event */
+#define DESTINATION_DIRECT   (UINT64_C(1) << 63) /* not a room */
+#define DESTINATION_QUIET    (UINT64_C(1) << 62) /* carry it out, show nobody */
+#define DESTINATION_TRACKED  (UINT64_C(1) << 61) /* other rooms show the same person event */
 #define DESTINATION_CONN(id) (DESTINATION_DIRECT | ((id)&IDS_MASK))
 
 /* ---- a connection -------------------------------------------------------------------------- */
@@ -77,16 +77,16 @@ struct membership {
 };
 #define NOT_SHOWN UINT32_MAX /* index: memory was out; the connection is being closed */
 
-struct memberships {          /* one block per connection, exactly as large as it needs to be */
-    struct memberships *next; /* stranded ones */
+struct memberships {            /* one block per connection, exactly as large as it needs to be */
+    struct memberships *next;   /* stranded ones */
     struct roda_person *person; /* likewise */
     roda_conn_id conn;          /* likewise */
-    struct room *joining; /* the room of the last join that was sent; a reference; or NULL */
+    struct room *joining;       /* the room of the last join that was sent; a reference; or NULL */
     uint32_t n, capacity;
     struct membership list[];
 };
 
-struct rooms_conn { /* counts against the memory of an idle connection: keep it small */
+struct rooms_conn {             /* counts against the memory of an idle connection: keep it small */
     struct memberships *rooms;  /* NULL: never in one */
     struct roda_msg *quit;      /* a QUIT said so; a reference */
     struct person_event *event; /* NICK or AWAY under way */
@@ -117,7 +117,8 @@ int ask_wait(const struct ask *ask);
 /* The name as its owner wrote it, in place of how the sender did. */
 void ask_show_name(const struct ask *ask, struct roda_str name);
 
-/* ---- local.c: a room on a worker that has members --------------------------------------------- */
+/* ---- local.c: a room on a worker that has members ---------------------------------------------
+ */
 
 struct local {
     struct roda_item item; /* carries it here, from the home that made it */
@@ -147,7 +148,8 @@ void local_forget(struct roda_ctx *x, struct memberships *rooms);
 /* Somebody of this worker has left, by the order of the room. */
 void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id);
 
-/* ---- members.c: who is in a room, at its home --------------------------------------------------- */
+/* ---- members.c: who is in a room, at its home ---------------------------------------------------
+ */
 
 struct home_member {
     roda_conn_id conn;          /* 0: has left */
@@ -173,7 +175,8 @@ void members_remove(struct members *members, struct home_member *member);
 struct home_member *members_after(const struct members *members, uint64_t serial);
 void members_clear(struct roda_ctx *x, struct members *members);
 
-/* ---- home.c: a room at its home ------------------------------------------------------------------ */
+/* ---- home.c: a room at its home
+ * ------------------------------------------------------------------ */
 
 struct home {
     struct room *room; /* a reference */
@@ -200,9 +203,11 @@ void home_stop(struct roda_ctx *x);
 int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg);
 int home_quiet(const struct roda_ctx *x, const struct home *home);
 void home_remove(struct roda_ctx *x, struct home *home, struct home_member *member);
+void home_sweep(struct roda_ctx *x, struct home *home); /* gives it up soon, if it has no members */
 struct roda_workers workers_only(uint32_t worker);
 
-/* ---- modes.c: what operators change ---------------------------------------------------------------- */
+/* ---- modes.c: what operators change
+ * ---------------------------------------------------------------- */
 
 /* 0, or the code to refuse with; *ret_text then says why. actor: NULL: the broker. */
 uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_member *actor,
@@ -213,7 +218,8 @@ uint32_t mode_bits(uint32_t modes, const struct roda_msg *msg); /* the modes aft
 int mode_banned(const struct home *home, const struct roda_person *person);
 struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick);
 
-/* ---- event.c: what happens to a person in all its rooms ------------------------------------------- */
+/* ---- event.c: what happens to a person in all its rooms
+ * ------------------------------------------- */
 
 struct person_step { /* in one room; goes to its home and comes back */
     struct roda_item item;
@@ -234,7 +240,7 @@ struct person_event {
     uint32_t kind; /* RODA_NICK, RODA_AWAY, RODA_QUIT */
     uint32_t n_steps, left;
     roda_conn_id conn;
-    struct roda_conn *c; /* until closed(); NULL: QUIT */
+    struct roda_conn *c;                /* until closed(); NULL: QUIT */
     struct roda_person *before, *after; /* references; after: NULL for QUIT */
     struct roda_msg *asked;             /* a reference; NULL for QUIT */
     _Atomic uint32_t forgets;
@@ -252,7 +258,8 @@ void event_distributed(struct roda_ctx *x, struct local *local, struct roda_msg 
                        uint64_t destination);
 void event_stop(struct roda_ctx *x);
 
-/* ---- people.c ---------------------------------------------------------------------------------------- */
+/* ---- people.c
+ * ---------------------------------------------------------------------------------------- */
 
 void people_ready(struct roda_ctx *x, struct roda_conn *c);
 void people_closed(struct roda_ctx *x, struct roda_conn *c, const char *reason, int shutdown);
@@ -263,14 +270,16 @@ int people_quit(const struct ask *ask);
 void people_event_done(struct roda_ctx *x, struct person_event *event); /* all rooms know */
 void people_stop(struct roda_ctx *x);
 
-/* ---- direct.c: private messages ----------------------------------------------------------------------- */
+/* ---- direct.c: private messages
+ * ----------------------------------------------------------------------- */
 
 int direct_handle(const struct ask *ask);
 void direct_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t destination);
 void direct_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destination);
 void direct_stop(struct roda_ctx *x);
 
-/* ---- service.c ------------------------------------------------------------------------------------------ */
+/* ---- service.c
+ * ------------------------------------------------------------------------------------------ */
 
 extern const struct roda_rooms rooms_service;
 

@@ -112,27 +112,54 @@ class OutOfTree(unittest.TestCase):
             call("pkg-config", "--variable=plugindir", "roda", env=cls.environment).strip()
         )
         cls.roda = cls.prefix / "bin/roda"
-        # An empty folder: roda-new-plugin is found in the path, as a user has it.
+        # The installed broker looks for plugins where it was configured to, which is not here.
+        programs = cls.top / "programs"
+        programs.mkdir()
+        wrapper = programs / "roda"
+        wrapper.write_text(f'#!/bin/sh\nexec {cls.roda} --plugin-dir {cls.plugins} "$@"\n')
+        wrapper.chmod(0o755)
+        cls.environment["PATH"] = f"{programs}:{cls.environment['PATH']}"
+        # An empty folder, and what docs/plugins.md says to type there.
         cls.work = cls.top / "work"
         cls.work.mkdir()
-        call("roda-new-plugin", "few-words", cwd=cls.work, env=cls.environment)
+        cls.document = (Path(SOURCE) / "docs/plugins.md").read_text()
+        cls.commands = re.findall(r"^```sh\n(.*?)^```", cls.document, re.M | re.S)
+        cls.typed = run("sh", "-ec", cls.commands[0], cwd=cls.work, env=cls.environment)
         cls.project = cls.work / "few-words"
         cls.build = cls.project / "build"
-        call("meson", "setup", cls.build, cls.project, env=cls.environment)
-        call("meson", "compile", "-C", cls.build, env=cls.environment)
 
     @classmethod
     def tearDownClass(cls):
         cls.folder.cleanup()
 
-    def conf(self, text):
+    def conf(self, plugin, protocol="stats"):
+        """A configuration in a folder of its own; everything is below that folder."""
         folder = tempfile.mkdtemp(dir=self.top)
         path = Path(folder) / "roda.conf"
-        path.write_text(f"[core]\nworkers = 1\nstate_dir = {folder}\n{text}")
+        path.write_text(
+            f"[core]\nworkers = 1\nstate_dir = {folder}\nplugin_dir = {self.plugins}\n"
+            f"[listener local]\ntransport = unix\npath = chat.sock\nprotocol = {protocol}\n"
+            f"{plugin}"
+        )
         return path
 
     def check(self, conf):
         return run(self.roda, "-c", conf, "--check", cwd=self.work)
+
+    def test_the_document_can_be_typed(self):
+        self.assertIn("roda-new-plugin few-words", self.commands[0])
+        self.assertEqual(self.typed.returncode, 0, self.typed.stdout + self.typed.stderr)
+        call("sh", "-ec", self.commands[1], cwd=self.project, env=self.environment)
+        self.assertTrue((self.plugins / "few-words.so").exists())
+
+    def test_code_in_the_document_compiles(self):
+        code = re.findall(r"^```c\n(.*?)^```", self.document, re.M | re.S)
+        self.assertGreater(len(code), 5)
+        flags = call("pkg-config", "--cflags", "roda", env=self.environment).split()
+        for block in code:
+            call("gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wno-unused-function",
+                 "-Werror", "-fsyntax-only", *flags, "-x", "c", "-",
+                 input="#include <errno.h>\n#include <roda/rooms.h>\n" + block)  # fmt: skip
 
     def test_nothing_of_the_example_is_left(self):
         for file in self.project.glob("*"):
@@ -164,12 +191,11 @@ class OutOfTree(unittest.TestCase):
         module = self.build / "few-words.so"
         done = self.check(self.conf(f"[plugin few-words]\npath = {module}\nwords = 0\n"))
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stdout + done.stderr, r"roda\.conf:6: \[plugin few-words\]\.words: 0")
+        self.assertRegex(done.stdout + done.stderr, r"roda\.conf:11: \[plugin few-words\]\.words: 0")
 
     def test_loads_by_name_where_it_was_installed(self):
-        conf = self.conf(f"plugin_dir = {self.plugins}\n[plugin few-words]\nwords = 3\n")
+        conf = self.conf("[plugin few-words]\nwords = 3\n")
         call("meson", "install", "-C", self.build, env=self.environment)
-        self.assertTrue((self.plugins / "few-words.so").exists())
         done = self.check(conf)
         self.assertEqual(done.returncode, 0, done.stderr)
         (self.plugins / "few-words.so").unlink()
@@ -180,9 +206,7 @@ class OutOfTree(unittest.TestCase):
     def test_acts(self):
         module = self.build / "few-words.so"
         conf = self.conf(
-            f"plugin_dir = {self.plugins}\n"
-            "[listener local]\ntransport = unix\npath = chat.sock\nprotocol = line\n"
-            f"[plugin few-words]\npath = {module}\nwords = 3\n[plugin rooms]\n"
+            f"[plugin few-words]\npath = {module}\nwords = 3\n[plugin rooms]\n", "line"
         )
         with Broker(self.roda, conf) as broker:
             with broker.connect(conf.parent / "chat.sock") as client:

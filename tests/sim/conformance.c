@@ -1281,7 +1281,7 @@ static void step_datagram(struct world *w, const char *name, struct msghdr *shap
         struct cmsghdr *c = io_uring_recvmsg_cmsg_firsthdr(out, shape);
         if (c && out->controllen) {
             struct in_pktinfo info;
-            memcpy(&info, CMSG_DATA(c), sizeof info);
+            memcpy(&info, (char *)c + CMSG_LEN(0), sizeof info);
             say(w, "  control %d %d %u, to %#x\n", c->cmsg_level, c->cmsg_type,
                 (unsigned)c->cmsg_len, ntohl(info.ipi_addr.s_addr));
         }

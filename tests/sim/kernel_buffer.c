@@ -43,6 +43,8 @@ static void group_look(struct sim_kernel *k, struct group *g)
             violation(k, "buffer %u of group %u was given back twice", buf->bid, g->id);
             continue;
         }
+        g->n_lent -= g->states[buf->bid] == BUFFER_LENT;
+        g->n_free++;
         g->states[buf->bid] = BUFFER_FREE;
         g->known[buf->bid] = *buf;
         memset(address(buf->addr), 0xDD, buf->len);
@@ -144,6 +146,8 @@ char *request_buffer(struct request *q, size_t *ret_size, uint32_t *ret_flags)
     const struct io_uring_buf *buf = &g->ring->bufs[g->head++ & (g->entries - 1)];
 
     g->states[buf->bid] = BUFFER_LENT;
+    g->n_free--;
+    g->n_lent++;
     UNPOISON(address(buf->addr), buf->len);
     *ret_size = buf->len;
     if (q->sqe.opcode == IORING_OP_RECV && q->sqe.len && q->sqe.len < buf->len)
@@ -156,14 +160,11 @@ bool sim_buffers(struct sim_kernel *k, const struct ring *r, uint16_t group, uns
                  unsigned *ret_lent)
 {
     struct group *g = sim_of(r) ? group_find(sim_of(r), group) : NULL;
-    unsigned counts[3] = {0};
 
     if (!g)
         return false;
     group_look(k, g);
-    for (unsigned id = 0; id < BUFFERS_MAX; id++)
-        counts[g->states[id]]++;
-    *ret_free = counts[BUFFER_FREE];
-    *ret_lent = counts[BUFFER_LENT];
+    *ret_free = g->n_free;
+    *ret_lent = g->n_lent;
     return true;
 }

@@ -11,7 +11,7 @@
 struct group {                      /* of provided buffers */
     struct io_uring_buf_ring *ring; /* NULL: this place is free */
     uint16_t id, head, seen;
-    unsigned entries;
+    unsigned entries, n_free, n_lent;
     uint8_t *states;            /* per buffer id */
     struct io_uring_buf *known; /* per buffer id, as it was given last */
 };

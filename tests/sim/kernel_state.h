@@ -184,15 +184,22 @@ void streams_free(struct sim_kernel *k);
 
 void sockets_init(struct sim_kernel *k);
 void socket_gone(struct held *h);
+
+/* ---- kernel_transfer.c ---- */
+
 void accept_try(struct request *q);
 void receive_try(struct request *q);
 void send_try(struct request *q);
 bool stream_readable(const struct held *h);
 bool stream_writable(const struct held *h);
+
+/* ---- kernel_address.c ---- */
+
 int place_from(const struct sockaddr *address, socklen_t len, struct place *ret);
 void place_to(const struct place *p, int family, struct sockaddr *ret, socklen_t *len);
 bool place_wild(const struct place *p);
 bool socket_covers(const struct socket *s, const struct place *to);
+bool sockets_overlap(const struct socket *a, const struct socket *b);
 /* The socket of this type that serves an address: groups of SO_REUSEPORT by hash of the peer. */
 struct held *socket_serving(struct sim_kernel *k, int type, const struct place *to,
                             const struct place *from);

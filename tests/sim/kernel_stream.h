@@ -60,4 +60,6 @@ int stream_connect(struct sim_kernel *k, const struct place *to, const struct pl
                    uint32_t uid, struct pair **ret_pair);
 struct pair *stream_accept(struct held *listener); /* NULL: nobody waits */
 
+void socket_attach(struct held *h, struct pair *p, unsigned side); /* kernel_socket.c */
+
 #endif

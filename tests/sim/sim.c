@@ -32,11 +32,11 @@
  * be left over.
  */
 
-#define CLIENTS_MAX 12u
-#define MESSAGES_MAX 20000u
-#define ROOMS 3u
+#define CLIENTS_MAX       12u
+#define MESSAGES_MAX      20000u
+#define ROOMS             3u
 #define STEPS_WITH_FAULTS 12000u
-#define STEPS_AFTER 400000u
+#define STEPS_AFTER       400000u
 
 static const char *const room_names[ROOMS] = {"lobby", "red", "blue"};
 
@@ -53,12 +53,12 @@ struct client {
     size_t in_len;
     char out[8192];
     size_t out_len;
-    uint32_t said, answered;   /* messages sent, answers received */
-    uint32_t pinged_at;        /* said when /ping was sent; ping_pending */
+    uint32_t said, answered; /* messages sent, answers received */
+    uint32_t pinged_at;      /* said when /ping was sent; ping_pending */
     bool ping_pending;
-    uint64_t number;           /* last of the lobby */
+    uint64_t number; /* last of the lobby */
     bool in_room[ROOMS];
-    uint32_t last_from[256];   /* per life of a sender: its last sequence seen in the lobby */
+    uint32_t last_from[256]; /* per life of a sender: its last sequence seen in the lobby */
 };
 
 struct world {
@@ -201,8 +201,8 @@ static void client_read(struct client *c)
 {
     int n;
 
-    while (c->end && (n = sim_client_read(c->end, c->in + c->in_len, sizeof c->in - 1 - c->in_len)) !=
-                         -EAGAIN) {
+    while (c->end && (n = sim_client_read(c->end, c->in + c->in_len,
+                                          sizeof c->in - 1 - c->in_len)) != -EAGAIN) {
         char *line = c->in, *end;
         if (n <= 0) {
             client_gone(c);
@@ -352,7 +352,8 @@ static void check_worker(struct world *w, struct worker *worker)
         fail(w, "worker %u: a stale completion", worker->index);
 }
 
-/* ---- driving ---------------------------------------------------------------------------------- */
+/* ---- driving ----------------------------------------------------------------------------------
+ */
 
 static void worker_step(struct world *w, struct worker *worker)
 {
@@ -444,7 +445,8 @@ static bool has_ended(struct world *w)
     return true;
 }
 
-/* ---- a run ------------------------------------------------------------------------------------ */
+/* ---- a run ------------------------------------------------------------------------------------
+ */
 
 static void show_error(void *arg, enum conf_severity severity, const char *line)
 {
@@ -467,13 +469,13 @@ static bool start_broker(struct world *w)
     struct conf *conf = NULL;
     struct host *host = NULL;
     char text[512], problem[512] = "";
-    int n = snprintf(text, sizeof text,
-                     "[core]\nworkers = %u\n[limits]\nmax_connections = 64\nsend_queue = %s\n"
-                     "receive_queue = 4k\n[listener tcp]\nport = 3000\naddress = 127.0.0.1\n"
-                     "protocol = line\n[plugin rooms]\npresence_up_to = %u\n[plugin line]\n",
-                     (unsigned)(1 + sim_random(w->kernel, 3)),
-                     sim_random(w->kernel, 2) ? "256k" : "8k",
-                     (unsigned)(sim_random(w->kernel, 2) ? 200 : 3));
+    int n =
+        snprintf(text, sizeof text,
+                 "[core]\nworkers = %u\n[limits]\nmax_connections = 64\nsend_queue = %s\n"
+                 "receive_queue = 4k\n[listener tcp]\nport = 3000\naddress = 127.0.0.1\n"
+                 "protocol = line\n[plugin rooms]\npresence_up_to = %u\n[plugin line]\n",
+                 (unsigned)(1 + sim_random(w->kernel, 3)), sim_random(w->kernel, 2) ? "256k" : "8k",
+                 (unsigned)(sim_random(w->kernel, 2) ? 200 : 3));
     bool ok;
 
     ok = !conf_load_text("sim.conf", text, (size_t)n, &defaults, errors, &conf) &&

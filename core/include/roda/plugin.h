@@ -372,6 +372,7 @@ void roda_conn_set_person(struct roda_conn *c, struct roda_person *person);
 /* The peer as text: "192.0.2.7 port 40112", "unix uid 1000". Writes at most size bytes with a
  * NUL to buf and returns it. Masked if messages.mask_addresses says so. */
 const char *roda_conn_peer_text(const struct roda_conn *c, char *buf, size_t size);
+/* Valid until the next call on this thread. */
 const struct sockaddr *roda_conn_peer(const struct roda_conn *c);
 struct roda_str roda_conn_listener(const struct roda_conn *c);      /* [listener NAME] */
 struct roda_str roda_conn_protocol(const struct roda_conn *c);      /* "line" */
@@ -537,8 +538,8 @@ int roda_file_open(struct roda_ctx *x, const char *path, uint32_t mode, roda_ope
                    void *arg);
 uint64_t roda_file_size(const struct roda_file *file); /* what is appended and not yet written
                                                           counts */
-/* Copies. Returns the offset at which bytes stand, or -ENOBUFS (1 MB waits), or the error that
- * an earlier write met: the file takes nothing more. */
+/* Copies. Returns the offset at which bytes stand, or -ENOBUFS (1 MB waits), -EMSGSIZE (more than
+ * 1 MB at once), or the error that an earlier write met: the file takes nothing more. */
 int64_t roda_file_append(struct roda_file *file, struct roda_str bytes);
 /* fn(0): all that was appended before this call is on disk (fdatasync). */
 int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg);

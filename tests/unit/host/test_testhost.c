@@ -1245,11 +1245,17 @@ static void files_in_memory(void **state)
 
 static char order[64];
 static const void *found;
+static void note_start(const char *who)
+{
+    size_t used = strlen(order);
+
+    (void)snprintf(order + used, sizeof order - used, "%s", who);
+}
 static int needer_start(struct roda_ctx *x)
 {
     struct roda_ctx *theirs = NULL;
 
-    (void)strncat(order, "needer ", sizeof order - strlen(order) - 1);
+    note_start("needer ");
     found = roda_service(x, "thing/1", &theirs);
     assert_null(roda_service(x, "undeclared/1", NULL));
     assert_null(roda_service(x, "other/1", NULL));
@@ -1258,7 +1264,7 @@ static int needer_start(struct roda_ctx *x)
 static int offerer_start(struct roda_ctx *x)
 {
     (void)x;
-    (void)strncat(order, "offerer ", sizeof order - strlen(order) - 1);
+    note_start("offerer ");
     return 0;
 }
 

@@ -1,0 +1,592 @@
+#include "rooms.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+
+/*
+ * A room at its home. All that happens in it comes here and leaves in one order:
+ *
+ *   arrive: decide (member? rank? ban? key? full?) --refused--> the sender is told
+ *     |
+ *     v
+ *   lane: admit filters, number, publish filters (a log may hold it until it is on disk)
+ *     |
+ *     v
+ *   home_event: carry it out here, then tell the workers that have members
+ *
+ * Who is a member, how the room is and which workers have members changes when an event leaves the
+ * lane, never before: so every worker sees what was decided at the same place in the order. What
+ * was decided on arrival is not decided again then, for a number that was taken cannot be refused;
+ * events without a number (join, part) are looked at again, since another may have come between.
+ *
+ * A worker gets a copy of the room (local.c) just ahead of its first member's JOIN.
+ *
+ * Above presence_up_to members, coming and going is carried out where it must be and shown to
+ * nobody.
+ *
+ * A room without members is given up, in an item of its own: its lane must be empty and may not be
+ * freed by its own function. The item is posted "after", so that whoever finds the name or the id
+ * free posts behind what this room has still sent.
+ */
+
+enum { INVITED_MAX = 100 };
+
+static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result);
+
+/* ---- coming and going of the room -------------------------------------------------------------
+ */
+
+static int is_first_room(const struct roda_ctx *x, const struct room *room)
+{
+    const char *first = conf_of(x)->first_room;
+    struct roda_str own = room_folded(room);
+    struct name name;
+
+    return *first && !name_fold((struct roda_str){first, strlen(first)}, &name) &&
+           name.len == own.len && !memcmp(name.text, own.ptr, own.len);
+}
+
+/* Where the room's numbers begin. Nothing was kept, so the epoch is a new one. */
+static void set_start(struct roda_ctx *x, struct home *home)
+{
+    uint64_t epoch = 0;
+
+    while (!epoch)
+        roda_random(x, &epoch, sizeof(epoch));
+    roda_lane_set(home->lane, epoch, 0);
+}
+
+static struct home *home_new(struct roda_ctx *x, struct room *room)
+{
+    struct home *home = roda_alloc(x, sizeof(*home) + x->n_workers * sizeof(*home->on_worker));
+
+    if (!home)
+        return NULL;
+    if (roda_lane_new(x, home_event, home, &home->lane)) {
+        roda_free(x, home);
+        return NULL;
+    }
+    home->room = room_ref(room);
+    set_start(x, home);
+    directory_open(directory_of(x), room);
+    state_of(x)->homes[id_index(room->id)] = home;
+    roda_count(x, ROOMS_OPEN, 1);
+    return home;
+}
+
+static void home_free(struct roda_ctx *x, struct home *home)
+{
+    roda_lane_free(home->lane);
+    members_clear(x, &home->members);
+    roda_msg_unref(home->topic);
+    roda_msg_unref(home->key);
+    for (uint32_t i = 0; i < home->n_bans; i++)
+        roda_msg_unref(home->bans[i]);
+    roda_free(x, home->bans);
+    roda_free(x, home->invited);
+    room_unref(x, home->room);
+    roda_free(x, home);
+}
+
+struct home *home_find(const struct roda_ctx *x, uint64_t room_id)
+{
+    const struct rooms_state *state = state_of(x);
+    struct home *home;
+
+    if (id_index(room_id) >= state->n_indexes)
+        return NULL;
+    home = state->homes[id_index(room_id)];
+    return home && home->room->id == room_id ? home : NULL;
+}
+
+void home_stop(struct roda_ctx *x)
+{
+    struct rooms_state *state = state_of(x);
+
+    for (uint32_t i = 0; i < state->n_indexes && state->homes; i++)
+        if (state->homes[i])
+            home_free(x, state->homes[i]);
+    roda_free(x, state->homes);
+    state->homes = NULL;
+}
+
+static void sweep(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct home *home = (struct home *)(void *)((char *)item - offsetof(struct home, sweep));
+
+    home->sweeping = 0;
+    if (result < 0 || home->members.n || roda_lane_length(home->lane))
+        return;
+    if (!directory_close(x, directory_of(x), home->room))
+        return; /* a join is on its way here, and asks again when it has been decided */
+    state_of(x)->homes[id_index(home->room->id)] = NULL;
+    roda_count(x, ROOMS_OPEN, -1);
+    home_free(x, home);
+}
+
+void home_sweep(struct roda_ctx *x, struct home *home)
+{
+    if (home->members.n || home->sweeping || is_first_room(x, home->room))
+        return;
+    home->sweeping = 1;
+    home->sweep.run = sweep;
+    roda_post_after(x, x->worker, &home->sweep);
+}
+
+/* ---- members
+ * ------------------------------------------------------------------------------------- */
+
+struct roda_workers workers_only(uint32_t worker)
+{
+    struct roda_workers workers = {.bits = {0}};
+
+    RODA_WORKERS_ADD(&workers, worker);
+    return workers;
+}
+
+int home_quiet(const struct roda_ctx *x, const struct home *home)
+{
+    return home->members.n > (uint64_t)conf_of(x)->presence_up_to;
+}
+
+static void tell_directory(struct home *home)
+{
+    atomic_store_explicit(&home->room->members, home->members.n, memory_order_relaxed);
+}
+
+static int home_add(struct roda_ctx *x, struct home *home, const struct roda_msg *msg,
+                    uint32_t rank)
+{
+    uint32_t worker = RODA_CONN_WORKER(msg->from);
+
+    if (members_add(x, &home->members, msg->from, msg->sender, rank))
+        return -ENOMEM;
+    home->on_worker[worker]++;
+    RODA_WORKERS_ADD(&home->workers, worker);
+    tell_directory(home);
+    roda_count(x, ROOMS_MEMBERS, 1);
+    roda_count(x, ROOMS_JOINS, 1);
+    return 0;
+}
+
+void home_remove(struct roda_ctx *x, struct home *home, struct home_member *member)
+{
+    uint32_t worker = RODA_CONN_WORKER(member->conn);
+
+    members_remove(&home->members, member);
+    if (!--home->on_worker[worker])
+        home->workers.bits[worker >> 6] &= ~(UINT64_C(1) << (worker & 63));
+    tell_directory(home);
+    roda_count(x, ROOMS_MEMBERS, -1);
+    roda_count(x, ROOMS_PARTS, 1);
+}
+
+/* ---- invitations
+ * ----------------------------------------------------------------------------------- */
+
+static roda_conn_id *invitation_of(const struct home *home, roda_conn_id conn)
+{
+    for (uint32_t i = 0; i < home->n_invited; i++)
+        if (home->invited[i] == conn)
+            return &home->invited[i];
+    return NULL;
+}
+
+/* Of more than INVITED_MAX the oldest is forgotten. */
+static int invite(struct roda_ctx *x, struct home *home, roda_conn_id conn)
+{
+    if (invitation_of(home, conn))
+        return 0;
+    if (!home->invited) {
+        home->invited = roda_alloc(x, INVITED_MAX * sizeof(*home->invited));
+        if (!home->invited)
+            return -ENOMEM;
+    }
+    home->invited[home->next_invited] = conn;
+    home->next_invited = (home->next_invited + 1) % INVITED_MAX;
+    if (home->n_invited < INVITED_MAX)
+        home->n_invited++;
+    return 0;
+}
+
+/* ---- arriving: what is refused
+ * ------------------------------------------------------------------------ */
+
+static void refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const char *text)
+{
+    roda_count(x, ROOMS_REFUSED, 1);
+    roda_refuse(x, ev, code, "%s", text);
+}
+
+int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    uint64_t before = home->left + roda_lane_length(home->lane);
+    int r = roda_lane_publish(x, home->lane, msg);
+
+    return !r && home->left + roda_lane_length(home->lane) == before + 1;
+}
+
+static uint32_t decide_topic(const struct home *home, const struct home_member *actor,
+                             const struct roda_msg *msg)
+{
+    struct roda_str had = home->topic ? home->topic->text : RODA_STR("");
+
+    if (actor && home->modes & RODA_ROOM_TOPIC_LOCKED && actor->rank < RODA_RANK_OPERATOR)
+        return RODA_E_RANK;
+    if (had.len == msg->text.len && !memcmp(had.ptr, msg->text.ptr, had.len))
+        return RODA_E_ALREADY;
+    return 0;
+}
+
+static uint32_t decide_kick(struct roda_ctx *x, const struct home *home,
+                            const struct home_member *actor, const struct roda_msg *msg,
+                            const char **ret_text)
+{
+    const struct home_member *target = mode_target(x, home, msg->subject);
+
+    if (actor && actor->rank < RODA_RANK_OPERATOR)
+        return RODA_E_RANK;
+    if (!target) {
+        *ret_text = "that person is not in the room";
+        return RODA_E_TARGET;
+    }
+    if (actor && target->rank > actor->rank) {
+        *ret_text = "that person ranks higher than you";
+        return RODA_E_RANK;
+    }
+    return 0;
+}
+
+static uint32_t decide_invite(struct roda_ctx *x, const struct home *home,
+                              const struct home_member *actor, const struct roda_msg *msg,
+                              const char **ret_text)
+{
+    roda_conn_id conn = 0;
+    struct roda_person *person;
+
+    if (actor && home->modes & RODA_ROOM_INVITE_ONLY && actor->rank < RODA_RANK_OPERATOR)
+        return RODA_E_RANK;
+    person = directory_person(directory_of(x), msg->subject, &conn);
+    roda_person_unref(person);
+    if (!person)
+        return RODA_E_NO_PERSON;
+    if (members_find(&home->members, conn)) {
+        *ret_text = "that person is in the room already";
+        return RODA_E_ALREADY;
+    }
+    return 0;
+}
+
+static uint32_t decide(struct roda_ctx *x, struct home *home, const struct home_member *actor,
+                       const struct roda_msg *msg, const char **ret_text)
+{
+    if (!actor && msg->from)
+        return RODA_E_NOT_MEMBER;
+    switch (msg->kind) {
+    case RODA_TOPIC:
+        return decide_topic(home, actor, msg);
+    case RODA_KICK:
+        return decide_kick(x, home, actor, msg, ret_text);
+    case RODA_MODE:
+        return mode_check(x, home, actor, msg, ret_text);
+    case RODA_INVITE:
+        return decide_invite(x, home, actor, msg, ret_text);
+    case RODA_PART:
+        return 0;
+    default: /* TEXT, NOTICE, TYPING */
+        if (actor && home->modes & RODA_ROOM_MODERATED && actor->rank < RODA_RANK_VOICE)
+            return RODA_E_MODERATED;
+        return 0;
+    }
+}
+
+static uint32_t decide_join(struct roda_ctx *x, const struct home *home, const struct roda_msg *msg,
+                            const char **ret_text)
+{
+    uint64_t max = (uint64_t)conf_of(x)->max_members;
+    struct roda_str key = home->key ? home->key->subject : RODA_STR("");
+
+    if (members_find(&home->members, msg->from)) {
+        *ret_text = "you are in that room already";
+        return RODA_E_ALREADY;
+    }
+    if (mode_banned(home, msg->sender))
+        return RODA_E_BANNED;
+    if (home->modes & RODA_ROOM_INVITE_ONLY && !invitation_of(home, msg->from))
+        return RODA_E_INVITE_ONLY;
+    if (home->key && (key.len != msg->subject.len || memcmp(key.ptr, msg->subject.ptr, key.len)))
+        return RODA_E_KEY;
+    if (max && home->members.n >= max) {
+        *ret_text = "the room is full";
+        return RODA_E_FULL;
+    }
+    return 0;
+}
+
+static void join_decided(struct roda_ctx *x, struct home *home, struct room *room)
+{
+    directory_joined(x, directory_of(x), room);
+    if (home)
+        home_sweep(x, home);
+}
+
+static void arrive_join(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
+{
+    struct room *room = directory_room_by_id(directory_of(x), room_id);
+    struct home *home = home_find(x, room_id);
+    const char *text = "";
+    uint32_t code;
+
+    if (!room) { /* cannot be: the join keeps it */
+        refuse(x, ev, RODA_E_NO_ROOM, text);
+        return;
+    }
+    if (!home)
+        home = home_new(x, room);
+    code = home ? decide_join(x, home, ev->msg, &text) : RODA_E_MEMORY;
+    if (code)
+        refuse(x, ev, code, text);
+    if (code || !home_publish(x, home, roda_msg_ref(ev->msg)))
+        join_decided(x, home, room);
+    room_unref(x, room);
+}
+
+void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
+{
+    const struct home_member *actor;
+    struct home *home;
+    const char *text = "";
+    uint32_t code;
+
+    if (ev->msg->kind == RODA_JOIN) {
+        arrive_join(x, ev, room_id);
+        return;
+    }
+    home = home_find(x, room_id);
+    if (!home) {
+        refuse(x, ev, RODA_E_NO_ROOM, text);
+        return;
+    }
+    actor = members_find(&home->members, ev->msg->from);
+    code = decide(x, home, actor, ev->msg, &text);
+    if (code)
+        refuse(x, ev, code, text);
+    else
+        (void)home_publish(x, home, roda_msg_ref(ev->msg));
+}
+
+/* ---- leaving the lane: what is carried out
+ * -------------------------------------------------------- */
+
+static void lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code)
+{
+    roda_count(x, ROOMS_REFUSED, 1);
+    roda_lane_refuse(x, msg, code, RODA_STR(""));
+}
+
+static void distribute(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    roda_distribute(x, msg, &home->workers, home->room->id);
+}
+
+/* To all workers with members; in a large room only to the one that must carry it out. */
+static void distribute_presence(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    struct roda_workers own = workers_only(RODA_CONN_WORKER(msg->from));
+
+    if (home_quiet(x, home))
+        roda_distribute(x, msg, &own, home->room->id | DESTINATION_QUIET);
+    else
+        distribute(x, home, msg);
+}
+
+static struct local *copy_of(struct roda_ctx *x, const struct home *home,
+                             const struct roda_msg *msg)
+{
+    struct local *local = local_new(x, home->room);
+
+    if (!local)
+        return NULL;
+    local->epoch = msg->epoch;
+    local->number = msg->prev;
+    local->modes = home->modes;
+    local->topic = home->topic ? roda_msg_ref(home->topic) : NULL;
+    return local;
+}
+
+static uint32_t rank_at_join(const struct roda_ctx *x, const struct home *home,
+                             const struct roda_msg *msg)
+{
+    if (home->members.n || msg->flags & RODA_MSG_FORCED || is_first_room(x, home->room))
+        return RODA_RANK_NONE;
+    return RODA_RANK_OWNER; /* who makes a room owns it */
+}
+
+static void leave_join(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    uint32_t worker = RODA_CONN_WORKER(msg->from);
+    roda_conn_id *invitation = invitation_of(home, msg->from);
+    struct local *local = NULL;
+
+    if (members_find(&home->members, msg->from)) {
+        lane_refuse(x, msg, RODA_E_ALREADY);
+        return;
+    }
+    if (!home->on_worker[worker]) {
+        local = copy_of(x, home, msg);
+        if (!local) {
+            lane_refuse(x, msg, RODA_E_MEMORY);
+            return;
+        }
+    }
+    if (home_add(x, home, msg, rank_at_join(x, home, msg))) {
+        if (local)
+            local->item.run(x, &local->item, -ECANCELED);
+        lane_refuse(x, msg, RODA_E_MEMORY);
+        return;
+    }
+    if (invitation)
+        *invitation = 0;
+    if (local)
+        local_post(x, local, worker);
+    distribute_presence(x, home, msg);
+}
+
+static void leave_part(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    struct home_member *member = members_find(&home->members, msg->from);
+
+    if (!member) {
+        lane_refuse(x, msg, RODA_E_NOT_MEMBER);
+        return;
+    }
+    distribute_presence(x, home, msg);
+    home_remove(x, home, member);
+}
+
+struct removal { /* behind a KICK: takes the one who was put out from his worker's copy */
+    struct roda_item item;
+    uint64_t room_id;
+    roda_conn_id conn;
+};
+
+static void removal_run(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct removal *removal = (struct removal *)(void *)item;
+    struct local *local = result < 0 ? NULL : local_find(x, removal->room_id);
+
+    if (local)
+        local_left(x, local, removal->conn);
+    roda_free(x, removal);
+}
+
+static void leave_kick(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    struct home_member *target = mode_target(x, home, msg->subject);
+    struct removal *removal = target ? roda_alloc(x, sizeof(*removal)) : NULL;
+
+    if (target && !removal) {
+        lane_refuse(x, msg, RODA_E_MEMORY);
+        return;
+    }
+    distribute(x, home, msg);
+    if (!target)
+        return; /* has left since it was decided */
+    removal->item.run = removal_run;
+    removal->room_id = home->room->id;
+    removal->conn = target->conn;
+    roda_post(x, RODA_CONN_WORKER(target->conn), &removal->item);
+    home_remove(x, home, target);
+}
+
+static void leave_topic(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    roda_msg_unref(home->topic);
+    home->topic = msg->text.len ? roda_msg_ref(msg) : NULL;
+    distribute(x, home, msg);
+}
+
+static void leave_mode(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    uint32_t code = mode_apply(x, home, msg);
+
+    if (code)
+        lane_refuse(x, msg, code);
+    else
+        distribute(x, home, msg);
+}
+
+static void leave_invite(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    roda_conn_id conn = 0;
+    struct roda_person *person = directory_person(directory_of(x), msg->subject, &conn);
+    struct roda_workers workers;
+
+    roda_person_unref(person);
+    if (!person || invite(x, home, conn)) {
+        lane_refuse(x, msg, person ? RODA_E_MEMORY : RODA_E_NO_PERSON);
+        return;
+    }
+    workers = workers_only(RODA_CONN_WORKER(conn));
+    roda_distribute(x, msg, &workers, DESTINATION_CONN(conn));
+}
+
+static void leave_typing(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    struct roda_workers nobody = {.bits = {0}};
+
+    if (home_quiet(x, home))
+        roda_distribute(x, msg, &nobody, home->room->id | DESTINATION_QUIET);
+    else
+        distribute(x, home, msg);
+}
+
+static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    switch (msg->kind) {
+    case RODA_JOIN:
+        leave_join(x, home, msg);
+        return;
+    case RODA_PART:
+        leave_part(x, home, msg);
+        return;
+    case RODA_KICK:
+        leave_kick(x, home, msg);
+        return;
+    case RODA_TOPIC:
+        leave_topic(x, home, msg);
+        return;
+    case RODA_MODE:
+        leave_mode(x, home, msg);
+        return;
+    case RODA_INVITE:
+        leave_invite(x, home, msg);
+        return;
+    case RODA_TYPING:
+        leave_typing(x, home, msg);
+        return;
+    default: /* TEXT, NOTICE */
+        roda_count(x, ROOMS_MESSAGES, 1);
+        distribute(x, home, msg);
+        return;
+    }
+}
+
+static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result)
+{
+    struct home *home = arg;
+
+    home->left++;
+    if (msg->kind == RODA_NICK || msg->kind == RODA_AWAY || msg->kind == RODA_QUIT)
+        event_leave_lane(x, home, msg, result);
+    else if (result < 0)
+        lane_refuse(x, msg, RODA_E_STORAGE);
+    else
+        carry_out(x, home, msg);
+    if (msg->kind == RODA_JOIN)
+        join_decided(x, home, home->room);
+    else if (!home->members.n)
+        home_sweep(x, home);
+}
