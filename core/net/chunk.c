@@ -70,7 +70,7 @@ struct chunk *chunk_get(struct chunk_pool *pool, size_t size)
     chunk->references = 1;
     chunk->used = 0;
     chunk->n_units = 0;
-    chunk->counts_units = false;
+    chunk->counts_units = chunk->compacted = false;
     account(pool, chunk, true);
     return chunk;
 }

@@ -16,6 +16,7 @@ struct chunk {
     uint32_t references;
     uint32_t used, capacity;
     bool counts_units; /* datagrams: ends of units are kept, since they must not be split */
+    bool compacted;    /* laggards' bytes were copied here: they are not copied again */
     uint32_t n_units, units_capacity;
     uint32_t *units; /* ascending offsets at which units end */
     char data[];

@@ -205,6 +205,7 @@ static struct chunk *compact_chunk(struct net *net, uint32_t length)
         if (!chunk)
             return NULL;
         chunk_unref(&net->chunks, net->compact);
+        chunk->compacted = true;
         net->compact = chunk;
     }
     return net->compact;
@@ -215,8 +216,8 @@ static void compact_range(struct roda_conn *c, struct chunk **chunk, uint32_t *o
 {
     struct chunk *to;
 
-    if ((*chunk)->counts_units || *chunk == c->net->compact)
-        return; /* datagrams live a turn or two */
+    if ((*chunk)->compacted)
+        return; /* once is enough: what pins it now are laggards alone */
     to = compact_chunk(c->net, length);
     if (!to)
         return; /* it was an attempt to save memory; the bytes stay where they are */
@@ -288,6 +289,8 @@ static void place_finish(struct roda_place *place)
     list_remove(&place->link);
     if (c) {
         unlink_entry(c, place->entry);
+        if (c->oldest && c->oldest->place)
+            place_due(c->oldest->place); /* it was behind this one and could not go on */
         if (!(c->flags & (CONN_DIRTY | CONN_SENDING)))
             queue_mark_dirty(c); /* what waited behind it, or a polite close */
     }

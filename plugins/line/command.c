@@ -443,15 +443,21 @@ static int carry_out_command(const struct task *task)
 static int carry_out(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit)
 {
     struct task task = {.x = x, .c = c, .data = line_conn(x, c), .unit = unit};
+    int taken;
 
     if (task.data->flags & LINE_DATAGRAM)
         unit = line_strip_cookie(unit);
     task.command = line_parse(unit);
+    if (task.command.verb != LINE_NICK)
+        line_welcome_if_due(x, c);
     if (task.command.verb == LINE_NOTHING)
         return RODA_TAKEN;
     if (task.command.verb == LINE_TALK)
         return talk(&task, 0);
-    return carry_out_command(&task);
+    taken = carry_out_command(&task);
+    if (taken == RODA_TAKEN)
+        line_welcome_if_due(x, c); /* a /nick that could not be sent */
+    return taken;
 }
 
 static int carry_out_stripped(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit)

@@ -23,7 +23,7 @@ enum {                               /* struct line_conn.flags */
        LINE_SUBNEGOTIATION = 1 << 2, /* inside a telnet subnegotiation that held a line end */
        LINE_LEAVING = 1 << 3,        /* /quit was said: nothing more is read */
        LINE_RENAMING = 1 << 4,       /* a /nick is under way */
-       LINE_WELCOME_DUE = 1 << 5,    /* the datagram welcome waits for that /nick */
+       LINE_WELCOME_DUE = 1 << 5,    /* of a datagram session */
 };
 
 #define LINE_ROOM_BYTES_MAX 64
@@ -65,6 +65,8 @@ void line_refuse_unit(struct roda_ctx *x, struct roda_conn *c, struct roda_str u
 void line_oversize(struct roda_ctx *x, struct roda_conn *c, size_t bytes);
 void line_answer(struct roda_ctx *x, struct roda_conn *c, const struct roda_answer *answer);
 void line_closing(struct roda_ctx *x, struct roda_conn *c, const char *reason);
+/* The welcome of a datagram session, unless it was said or /nick is under way. */
+void line_welcome_if_due(struct roda_ctx *x, struct roda_conn *c);
 void line_topic(struct roda_conn *c, struct roda_str room, struct roda_str topic);
 
 /* lists.c: /who and /rooms. */

@@ -152,17 +152,22 @@ static struct roda_room find_room(struct roda_ctx *x, const struct roda_conn *c,
     return room;
 }
 
-static void welcome_datagram(struct roda_ctx *x, struct roda_conn *c)
+/* A datagram session is greeted by the name that its first line asks for, if that is /nick: so the
+ * welcome waits until the line was read, and /nick answered. */
+void line_welcome_if_due(struct roda_ctx *x, struct roda_conn *c)
 {
     struct line_conn *data = line_conn(x, c);
     struct roda_str nick = my_nick(c);
-    struct roda_room room = find_room(x, c, line_room(data), 0);
+    struct roda_room room;
 
+    if ((data->flags & (LINE_WELCOME_DUE | LINE_RENAMING)) != LINE_WELCOME_DUE)
+        return;
+    data->flags &= (uint8_t)~LINE_WELCOME_DUE;
+    room = find_room(x, c, line_room(data), 0);
     line_say(c, "%.*s, %.*s, %" PRIu64 ", ping 25s", (int)nick.len, nick.ptr, (int)room.name.len,
              room.name.ptr, room.number);
     if (room.topic.len)
         line_topic(c, room.name, room.topic);
-    data->flags &= (uint8_t)~LINE_WELCOME_DUE;
 }
 
 static void welcome(struct roda_conn *c, const struct roda_room *room, int at_connect)
@@ -190,11 +195,11 @@ static void joined(struct roda_ctx *x, struct roda_conn *c, const struct roda_an
         return;
     if (!at_connect || !(data->flags & LINE_DATAGRAM)) {
         welcome(c, &room, at_connect);
-    } else if (data->flags & LINE_RENAMING) {
-        data->flags |= LINE_WELCOME_DUE; /* it shall greet them by the name they asked for */
-    } else {
-        welcome_datagram(x, c);
+        return;
     }
+    data->flags |= LINE_WELCOME_DUE;
+    if (data->flags & LINE_SPOKE)
+        line_welcome_if_due(x, c);
 }
 
 /* After the current room was left, the one joined last is current. */
@@ -271,8 +276,7 @@ void line_answer(struct roda_ctx *x, struct roda_conn *c, const struct roda_answ
         refuse(c, answer);
     if (answer->kind == RODA_NICK) {
         data->flags &= (uint8_t)~LINE_RENAMING;
-        if (data->flags & LINE_WELCOME_DUE)
-            welcome_datagram(x, c);
+        line_welcome_if_due(x, c);
     }
     if ((answer->kind == RODA_JOIN || answer->kind == RODA_PART) && answer->token == LINE_TOKEN &&
         data->moves)

@@ -80,7 +80,7 @@ static void pair_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
         return;
     }
     roda_count(x, ROOMS_DIRECT, 1);
-    roda_distribute(x, msg, &workers, DESTINATION_CONN(target));
+    roda_distribute(x, msg, &workers, destination_conn(target));
 }
 
 static struct pair **chain_of(const struct rooms_state *state, uint64_t key)
@@ -242,7 +242,7 @@ void direct_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t destinati
 
 void direct_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destination)
 {
-    roda_conn_id conn = (uint64_t)x->worker << 56 | (destination & IDS_MASK);
+    roda_conn_id conn = (uint64_t)x->worker << 56 | (destination & DESTINATION_CONN_MASK);
     struct roda_conn *c = roda_conn_find(x, conn);
 
     if (c)

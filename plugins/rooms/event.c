@@ -106,7 +106,7 @@ struct person_event *event_new(struct roda_ctx *x, uint32_t kind, roda_conn_id c
     event->conn = conn;
     event->before = roda_person_ref(before);
     event->after = after ? roda_person_ref(after) : NULL;
-    failed = ids_add(x, &state_of(x)->events, EVENTS_MAX, event, &event->id);
+    failed = ids_add(x, &state_of(x)->events, IDS_MAX, event, &event->id);
     event->id |= failed ? 0 : (uint64_t)x->worker << 56;
     for (uint32_t i = 0; !failed && rooms && i < rooms->n; i++)
         failed = add_step(x, event, rooms->list[i].local->room, text);
@@ -285,22 +285,25 @@ void event_leave_lane(struct roda_ctx *x, struct home *home, struct roda_msg *ms
     struct person_event *event = step->event;
     struct home_member *member = members_find(&home->members, event->conn);
     struct roda_workers workers = home->workers;
-    uint64_t destination = home->room->id;
+    uint64_t destination;
     uint32_t own = RODA_CONN_WORKER(event->conn);
+    int quiet;
 
     home->steps_oldest = step->next;
     if (!step->next)
         home->steps_newest = NULL;
-    if (result < 0 || home_quiet(x, home)) {
+    quiet = result < 0 || home_quiet(x, home);
+    if (member)
+        apply(x, home, event, member);
+    destination = destination_room(home->room, home->members.n);
+    if (quiet) {
         workers = event->kind == RODA_QUIT ? workers_only(own) : (struct roda_workers){.bits = {0}};
         destination |= DESTINATION_QUIET;
     }
     if (event->n_steps > 1)
         destination |= DESTINATION_TRACKED;
-    if (member) {
-        apply(x, home, event, member);
+    if (member)
         roda_distribute(x, msg, &workers, destination);
-    }
     step_done(x, step);
 }
 

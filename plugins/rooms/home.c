@@ -386,20 +386,25 @@ static void lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code)
     roda_lane_refuse(x, msg, code, RODA_STR(""));
 }
 
-static void distribute(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+static void distribute(struct roda_ctx *x, struct home *home, struct roda_msg *msg,
+                       uint32_t leaving)
 {
-    roda_distribute(x, msg, &home->workers, home->room->id);
+    roda_distribute(x, msg, &home->workers,
+                    destination_room(home->room, home->members.n - leaving));
 }
 
 /* To all workers with members; in a large room only to the one that must carry it out. */
-static void distribute_presence(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+static void distribute_presence(struct roda_ctx *x, struct home *home, struct roda_msg *msg,
+                                uint32_t leaving)
 {
     struct roda_workers own = workers_only(RODA_CONN_WORKER(msg->from));
 
     if (home_quiet(x, home))
-        roda_distribute(x, msg, &own, home->room->id | DESTINATION_QUIET);
+        roda_distribute(x, msg, &own,
+                        destination_room(home->room, home->members.n - leaving) |
+                            DESTINATION_QUIET);
     else
-        distribute(x, home, msg);
+        distribute(x, home, msg, leaving);
 }
 
 static struct local *copy_of(struct roda_ctx *x, const struct home *home,
@@ -411,6 +416,7 @@ static struct local *copy_of(struct roda_ctx *x, const struct home *home,
         return NULL;
     local->epoch = msg->epoch;
     local->number = msg->prev;
+    local->members = home->members.n;
     local->modes = home->modes;
     local->topic = home->topic ? roda_msg_ref(home->topic) : NULL;
     return local;
@@ -451,7 +457,7 @@ static void leave_join(struct roda_ctx *x, struct home *home, struct roda_msg *m
         *invitation = 0;
     if (local)
         local_post(x, local, worker);
-    distribute_presence(x, home, msg);
+    distribute_presence(x, home, msg, 0);
 }
 
 static void leave_part(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -462,7 +468,7 @@ static void leave_part(struct roda_ctx *x, struct home *home, struct roda_msg *m
         lane_refuse(x, msg, RODA_E_NOT_MEMBER);
         return;
     }
-    distribute_presence(x, home, msg);
+    distribute_presence(x, home, msg, 1);
     home_remove(x, home, member);
 }
 
@@ -491,7 +497,7 @@ static void leave_kick(struct roda_ctx *x, struct home *home, struct roda_msg *m
         lane_refuse(x, msg, RODA_E_MEMORY);
         return;
     }
-    distribute(x, home, msg);
+    distribute(x, home, msg, target != NULL);
     if (!target)
         return; /* has left since it was decided */
     removal->item.run = removal_run;
@@ -505,7 +511,7 @@ static void leave_topic(struct roda_ctx *x, struct home *home, struct roda_msg *
 {
     roda_msg_unref(home->topic);
     home->topic = msg->text.len ? roda_msg_ref(msg) : NULL;
-    distribute(x, home, msg);
+    distribute(x, home, msg, 0);
 }
 
 static void leave_mode(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -515,7 +521,7 @@ static void leave_mode(struct roda_ctx *x, struct home *home, struct roda_msg *m
     if (code)
         lane_refuse(x, msg, code);
     else
-        distribute(x, home, msg);
+        distribute(x, home, msg, 0);
 }
 
 static void leave_invite(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -530,7 +536,7 @@ static void leave_invite(struct roda_ctx *x, struct home *home, struct roda_msg 
         return;
     }
     workers = workers_only(RODA_CONN_WORKER(conn));
-    roda_distribute(x, msg, &workers, DESTINATION_CONN(conn));
+    roda_distribute(x, msg, &workers, destination_conn(conn));
 }
 
 static void leave_typing(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -538,9 +544,9 @@ static void leave_typing(struct roda_ctx *x, struct home *home, struct roda_msg 
     struct roda_workers nobody = {.bits = {0}};
 
     if (home_quiet(x, home))
-        roda_distribute(x, msg, &nobody, home->room->id | DESTINATION_QUIET);
+        roda_distribute(x, msg, &nobody, home->room->id);
     else
-        distribute(x, home, msg);
+        distribute(x, home, msg, 0);
 }
 
 static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -569,7 +575,7 @@ static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *ms
         return;
     default: /* TEXT, NOTICE */
         roda_count(x, ROOMS_MESSAGES, 1);
-        distribute(x, home, msg);
+        distribute(x, home, msg, 0);
         return;
     }
 }

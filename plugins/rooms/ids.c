@@ -5,7 +5,7 @@
 /* Free slots are a list through the table; an index is used again at once, under the next
  * generation. */
 
-#define GENERATIONS 0xffffffu
+#define GENERATIONS 0xffffu
 
 static int grow(struct roda_ctx *x, struct ids *ids, uint32_t max)
 {
@@ -38,7 +38,7 @@ int ids_add(struct roda_ctx *x, struct ids *ids, uint32_t max, void *value, uint
         ids->slots[index].generation = 1;
     }
     ids->slots[index].value = value;
-    *ret_id = (uint64_t)ids->slots[index].generation << 32 | index;
+    *ret_id = (uint64_t)ids->slots[index].generation << IDS_INDEX_BITS | index;
     return 0;
 }
 
@@ -46,7 +46,8 @@ static struct id_slot *find(const struct ids *ids, uint64_t id)
 {
     uint32_t index = id_index(id);
 
-    if (index >= ids->used || ids->slots[index].generation != (uint32_t)((id & IDS_MASK) >> 32))
+    if (index >= ids->used ||
+        ids->slots[index].generation != (uint32_t)((id & IDS_MASK) >> IDS_INDEX_BITS))
         return NULL;
     return &ids->slots[index];
 }

@@ -56,6 +56,7 @@ static void refresh(struct roda_ctx *x, struct local *local, struct local *with)
     local->epoch = with->epoch;
     local->number = with->number;
     local->modes = with->modes;
+    local->members = with->members;
     local->present = 0;
     local_free(x, with);
 }
@@ -306,6 +307,7 @@ void local_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destin
     if (msg->number)
         local->number = msg->number;
     local->epoch = msg->epoch;
+    local->members = destination_members(destination);
     switch (msg->kind) {
     case RODA_JOIN:
         joined(x, local, msg);

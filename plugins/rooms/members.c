@@ -12,6 +12,7 @@
  */
 
 enum { FEW = 8 };
+#define SERIAL_MASK ((UINT64_C(1) << 56) - 1)
 
 static uint32_t hash_of(roda_conn_id conn)
 {
@@ -108,7 +109,7 @@ int members_add(struct roda_ctx *x, struct members *members, roda_conn_id conn,
         return -ENOMEM;
     members->list[members->used] = (struct home_member){.conn = conn,
                                                         .person = roda_person_ref(person),
-                                                        .serial = ++members->serial & IDS_MASK,
+                                                        .serial = ++members->serial & SERIAL_MASK,
                                                         .rank = rank & 0xff};
     members->used++;
     members->n++;

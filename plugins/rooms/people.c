@@ -12,8 +12,8 @@
  *
  *   ready       a guest, if the protocol gave no name; enters the first room
  *   NICK, AWAY  input is held -> event to all rooms (event.c) -> the new person, the answer, input
- *   QUIT        its text is kept as the reason; the protocol closes
- *   closed      taken out of this worker's arrays at once -> event to all rooms -> nick free
+ *   QUIT        taken out of this worker's arrays at once -> event to all rooms -> nick free
+ *   closed      the same, if there was no QUIT
  *
  * closed() must not fail, but telling the rooms needs memory. When there is none, the connection's
  * own block of rooms is kept ("stranded") and told whenever something else happens here.
@@ -254,18 +254,6 @@ int people_away(const struct ask *ask)
     return change(ask, after, 0);
 }
 
-int people_quit(const struct ask *ask)
-{
-    /* Kept at once: a protocol may close without waiting for the answer. */
-    if (ask->data->quit != ask->msg) {
-        roda_msg_unref(ask->data->quit);
-        ask->data->quit = roda_msg_ref(ask->msg);
-    }
-    if (!ask->settled)
-        return ask_wait(ask);
-    return answer(ask);
-}
-
 static void event_done_for(struct roda_ctx *x, struct person_event *event)
 {
     conn_of(x, event->c)->event = NULL;
@@ -353,43 +341,57 @@ static void strand(struct roda_ctx *x, struct memberships *rooms, roda_conn_id c
     state_of(x)->stranded = rooms;
 }
 
-static void reserve_names(struct roda_ctx *x, const struct roda_conn *c,
-                          const struct roda_person *person)
+/* Nobody finds this person any more, and all rooms are told. */
+static void depart(struct roda_ctx *x, struct roda_conn *c, struct rooms_conn *data,
+                   const struct roda_person *person, struct roda_str reason)
 {
     const struct roda_person *own = roda_conn_person(c);
+    struct memberships *rooms = data->rooms;
 
+    data->rooms = NULL;
+    data->left = 1;
     directory_reserve(directory_of(x), person);
-    if (own != person)
+    if (own && own != person) /* a NICK is under way */
         directory_reserve(directory_of(x), own);
+    local_hide(x, rooms);
+    if (leave(x, roda_conn_getid(c), person, cut(reason, TEXT_BYTES_MAX), rooms))
+        strand(x, rooms, roda_conn_getid(c), person);
+}
+
+int people_quit(const struct ask *ask)
+{
+    struct rooms_conn *data = ask->data;
+
+    /* Kept at once: a protocol may close without waiting for the answer. */
+    if (data->quit != ask->msg) {
+        roda_msg_unref(data->quit);
+        data->quit = roda_msg_ref(ask->msg);
+    }
+    if (!ask->settled)
+        return ask_wait(ask);
+    if (roda_conn_person(ask->c))
+        depart(ask->x, ask->c, data, roda_conn_person(ask->c), ask->msg->text);
+    return answer(ask);
 }
 
 void people_closed(struct roda_ctx *x, struct roda_conn *c, const char *reason, int shutdown)
 {
     struct rooms_conn *data = conn_of(x, c);
     const struct roda_person *person = roda_conn_person(c);
-    struct memberships *rooms;
-    struct roda_msg *quit;
 
     if (!data)
         return;
-    rooms = data->rooms;
-    quit = data->quit;
-    data->rooms = NULL;
-    data->quit = NULL;
     if (data->event) { /* its rooms know, or will before they hear of this */
         data->event->c = NULL;
         person = data->event->after;
     }
-    local_hide(x, rooms);
-    if (shutdown || !person) {
-        rooms_free(x, rooms);
+    if (person && !shutdown && !data->left) {
+        depart(x, c, data, person, data->quit ? data->quit->text : str(reason));
     } else {
-        reserve_names(x, c, person);
-        if (leave(x, roda_conn_getid(c), person,
-                  cut(quit ? quit->text : str(reason), TEXT_BYTES_MAX), rooms))
-            strand(x, rooms, roda_conn_getid(c), person);
+        local_hide(x, data->rooms);
+        rooms_free(x, data->rooms);
     }
-    roda_msg_unref(quit);
+    roda_msg_unref(data->quit);
     people_retry(x);
 }
 

@@ -191,6 +191,8 @@ static int handle(struct roda_ctx *x, struct roda_event *ev)
         /* The core calls again when nothing is under way, so once is enough to wait. */
         ask.settled = ask.data->waited || roda_settled(ask.c);
         ask.data->waited = 0;
+        if (ask.data->left)
+            return ask_refuse(&ask, RODA_E_ARGUMENT, "you have quit");
     }
     return handle_ask(&ask);
 }

@@ -14,7 +14,6 @@ struct rooms_conf {
 };
 
 #define TEXT_BYTES_MAX  390u /* topics, reasons, keys of rooms, masks */
-#define EVENTS_MAX      UINT32_MAX
 #define SIGHTING_CHAINS 256u
 
 struct home;
@@ -61,13 +60,31 @@ enum { /* metrics */
 };
 
 /*
- * A destination is what roda_route() and roda_distribute() carry: the id of a room (56 bits), or a
- * pair of people (on the way to its home) or a connection (from there on), and how.
+ * A destination is what roda_route() and roda_distribute() carry.
+ *
+ *   to a home              the id of a room, or DIRECT and a hash of two people
+ *   from a home            the id of a room, how many members it has after this, and how to show
+ * it; or DIRECT and the connection, without its worker, which the receiver is
  */
-#define DESTINATION_DIRECT   (UINT64_C(1) << 63) /* not a room */
-#define DESTINATION_QUIET    (UINT64_C(1) << 62) /* carry it out, show nobody */
-#define DESTINATION_TRACKED  (UINT64_C(1) << 61) /* other rooms show the same person event */
-#define DESTINATION_CONN(id) (DESTINATION_DIRECT | ((id)&IDS_MASK))
+#define DESTINATION_DIRECT      (UINT64_C(1) << 63) /* not a room */
+#define DESTINATION_QUIET       (UINT64_C(1) << 62) /* carry it out, show nobody */
+#define DESTINATION_TRACKED     (UINT64_C(1) << 61) /* other rooms show the same person event */
+#define DESTINATION_CONN_MASK   ((UINT64_C(1) << 56) - 1)
+#define DESTINATION_MEMBERS_MAX UINT64_C(0xfffff)
+
+static inline uint64_t destination_conn(roda_conn_id conn)
+{
+    return DESTINATION_DIRECT | (conn & DESTINATION_CONN_MASK);
+}
+static inline uint64_t destination_room(const struct room *room, uint64_t members)
+{
+    return room->id | (members < DESTINATION_MEMBERS_MAX ? members : DESTINATION_MEMBERS_MAX)
+                          << IDS_BITS;
+}
+static inline uint32_t destination_members(uint64_t destination)
+{
+    return (uint32_t)(destination >> IDS_BITS & DESTINATION_MEMBERS_MAX);
+}
 
 /* ---- a connection -------------------------------------------------------------------------- */
 
@@ -92,6 +109,7 @@ struct rooms_conn {             /* counts against the memory of an idle connecti
     struct person_event *event; /* NICK or AWAY under way */
     uint32_t last;              /* index in rooms of the room that was talked to last */
     uint8_t waited;             /* the message at hand was held until nothing was under way */
+    uint8_t left;               /* has said QUIT, and all rooms are told */
 };
 
 static inline struct rooms_conn *conn_of(struct roda_ctx *x, const struct roda_conn *c)
@@ -126,7 +144,8 @@ struct local {
     uint64_t epoch, number;
     struct roda_msg *topic; /* a reference; NULL: none */
     uint32_t modes;
-    uint32_t present;  /* members of this worker, as the room's order has it */
+    uint32_t members;  /* of all workers, as the room's order has it */
+    uint32_t present;  /* of this worker, likewise */
     uint32_t attached; /* memberships that point here */
     int linked;        /* in state->locals */
     struct roda_conn **conns;

@@ -21,7 +21,7 @@ static struct roda_room describe(const struct local *local)
         .topic = local->topic ? local->topic->text : RODA_STR(""),
         .epoch = local->epoch,
         .number = local->number,
-        .members = atomic_load_explicit(&local->room->members, memory_order_relaxed),
+        .members = local->members,
         .modes = local->modes,
     };
 }

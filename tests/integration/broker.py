@@ -162,6 +162,7 @@ class Broker:
             with self.changed:
                 self.lines.append(line.decode(errors="backslashreplace").rstrip("\n"))
                 self.changed.notify_all()
+        self.process.stderr.close()
         with self.changed:
             self.ended_reading = True
             self.changed.notify_all()

@@ -31,6 +31,11 @@
  * asleep to others, though its turn has ended: sim_turn_end() sets ring->sleeping, sim_turn_begin()
  * clears it; so ring_wake() from another worker's turn writes the eventfd as it would in life.
  *
+ * In life the worker would still be inside that enter while the rest of this turn runs here, so the
+ * rest of the turn must find nothing to do. If it does (the worker calls itself busy while its ring
+ * sleeps), something was changed without a wake-up: a real lost wake-up, which shows as a worker
+ * that is not ready until its next timer.
+ *
  * For tests of one ring there is sim_blocking_enter(): enter with wait then moves the clock itself.
  *
  * HONESTY. What the real kernel is known to do is done, kind or not: bytes of a send are read when

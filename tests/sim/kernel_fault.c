@@ -74,7 +74,7 @@ struct sim_faults sim_faults_draw(uint64_t seed)
     f.send_eagain = rate(&s, 0.1);
     f.send_enobufs = rate(&s, 0.1);
     f.receive_enobufs = rate(&s, 0.1);
-    f.reset = rate(&s, 0.01);
+    f.reset = rate(&s, 0.03);
     f.nonempty_lies = rate(&s, 0.5);
     f.delay = rate(&s, 0.5);
     f.delay_max_ns = 1000u << next(&s) % 14; /* 1 us to 8 ms */

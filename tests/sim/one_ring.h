@@ -5,8 +5,14 @@
  * enter) and is driven through core/ring; the far ends are the test's own handles. Completions are
  * recorded by kind and slot; each test looks at those it caused.
  *
- * Every call asserts what must hold; cmocka's headers come before this one.
+ * Every call asserts what must hold.
  */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
 #include "kernel.h"
 
 #define BUFFERS      8u

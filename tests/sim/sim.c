@@ -56,7 +56,9 @@ struct client {
     uint32_t said, answered; /* messages sent, answers received */
     uint32_t pinged_at;      /* said when /ping was sent; ping_pending */
     bool ping_pending;
-    uint64_t number; /* last of the lobby */
+    uint64_t number;     /* last of the lobby */
+    uint64_t must_know;  /* world.known when /ping was sent */
+    uint64_t own_number; /* the last of its own in the lobby */
     bool in_room[ROOMS];
     uint32_t last_from[256]; /* per life of a sender: its last sequence seen in the lobby */
 };
@@ -71,6 +73,9 @@ struct world {
     bool faults, ending;
     struct seen lobby[MESSAGES_MAX];
     uint64_t lobby_max;
+    /* The highest number whose sender has had a later /ping answered: whoever asks /ping from now
+     * on has it before the answer. */
+    uint64_t known;
     uint64_t turns, messages;
     bool failed;
     bool loud;
@@ -156,6 +161,7 @@ static void see_answer(struct client *c, const char *line)
         fail(c->world, "client %u: more answers than messages: %s", c->id, line);
     if (sscanf(line, "* %llu %79s", &number, room) == 2 && !strcmp(room, "lobby"))
         see_number(c, number, c->id, c->answered);
+    c->own_number = c->number;
 }
 
 static void see_line(struct client *c, const char *line)
@@ -189,10 +195,13 @@ static void see_line(struct client *c, const char *line)
         if (c->answered < c->pinged_at)
             fail(w, "client %u: pong after %u answers, but %u messages went before it", c->id,
                  c->answered, c->pinged_at);
+        if (c->number && c->number < c->must_know)
+            fail(w, "client %u: pong at number %llu, but %llu was known before /ping", c->id,
+                 (unsigned long long)c->number, (unsigned long long)c->must_know);
+        if (c->own_number > w->known)
+            w->known = c->own_number;
         c->ping_pending = false;
     } else if (sscanf(line, "* %llu %79s", &number, room) == 2) {
-        see_answer(c, line);
-    } else if (!strncmp(line, "! not sent", 10)) {
         see_answer(c, line);
     }
 }
@@ -248,6 +257,7 @@ static void client_act(struct world *w, struct client *c)
         if (!c->ping_pending) {
             c->ping_pending = true;
             c->pinged_at = c->said;
+            c->must_know = w->known;
             client_send(c, "/ping\n");
         }
     } else if (what < 75) {
@@ -263,7 +273,7 @@ static void client_act(struct world *w, struct client *c)
     } else if (what < 95) {
         c->sluggish = !c->sluggish;
     } else if (what < 96) {
-        client_send(c, "\xff\x01 no text\n");
+        client_send(c, "no text \xc3\x28\n");
     } else if (what < 97) {
         sim_client_shutdown(c->end);
         c->leaving = true;

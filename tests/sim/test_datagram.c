@@ -1,14 +1,8 @@
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "one_ring.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
-
-#include "one_ring.h"
 
 /* The fake kernel's datagrams: the layout of a multishot recvmsg, addresses, the faulty net. */
 

@@ -1,15 +1,9 @@
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "one_ring.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "one_ring.h"
 
 /*
  * The fake kernel's middle: descriptors, requests and completions, provided buffers, cancels, the

@@ -1,14 +1,8 @@
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "one_ring.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/un.h>
-
-#include "one_ring.h"
 
 /* The fake kernel's stream connections, TCP and UNIX: buffers, ends, resets, listeners. */
 
