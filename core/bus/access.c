@@ -66,15 +66,10 @@ struct roda_str roda_conn_protocol(const struct roda_conn *c)
 
 struct roda_str roda_conn_transport(const struct roda_conn *c)
 {
-    static const char *const names[] = {
-        [TRANSPORT_TCP] = "tcp", [TRANSPORT_UDP] = "udp", [TRANSPORT_UNIX] = "unix"};
+    static const char *const names[] =
+        {[TRANSPORT_TCP] = "tcp", [TRANSPORT_UDP] = "udp", [TRANSPORT_UNIX] = "unix"};
 
     return str(names[c->settings->transport]);
-}
-
-uint32_t roda_conn_variant(const struct roda_conn *c)
-{
-    return c->variant;
 }
 
 void roda_conn_ask_deliver(struct roda_conn *c, int on)
@@ -126,6 +121,7 @@ static void ready_run(struct roda_ctx *x, struct roda_item *item, int result)
             break;
         bus_enter(bus, hook->context->name, "ready");
         hook->report(&hook->context->public, c);
+        bus_leave(bus);
     }
 }
 

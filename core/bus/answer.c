@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 /*
  * Exactly one answer per submitted message. Published and refused at the home: it comes with the
  * item that stands at its place in the room's order. Refused or answered on the sender's worker:
@@ -102,6 +101,7 @@ void answer_queue(struct bus *bus, roda_conn_id to, uint32_t code, struct roda_s
                   struct roda_msg *msg)
 {
     struct answer *answer = slab_heap_get(&bus->heap, sizeof *answer + text.len);
+    struct roda_conn *c;
 
     if (!answer) { /* without the reason, but in the same place */
         text.len = 0;
@@ -109,11 +109,12 @@ void answer_queue(struct bus *bus, roda_conn_id to, uint32_t code, struct roda_s
         bus->answer_reserve = NULL;
     }
     if (!answer) {
-        struct roda_conn *c = net_find(bus->net, to);
-        if (c)
+        if ((c = net_find(bus->net, to)))
             connection_abort(c, "out of memory");
         return;
     }
+    if ((c = net_find(bus->net, to)))
+        c->answers++;
     *answer = (struct answer){.to = to,
                               .msg = roda_msg_ref(msg),
                               .code = code,
@@ -136,9 +137,12 @@ void answers_give(struct bus *bus)
         bus->answers_oldest = answer->next;
         if (!answer->next)
             bus->answers_newest = NULL;
-        if (c)
+        if (c) {
+            c->answers--;
             answer_give(bus, c, answer->code, (struct roda_str){answer->text, answer->text_len},
                         answer->msg);
+            input_settled(c);
+        }
         roda_msg_unref(answer->msg);
         if (!bus->answer_reserve)
             bus->answer_reserve = answer;

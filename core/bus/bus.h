@@ -119,9 +119,9 @@ struct mailbox {
 
 struct outbox { /* this worker's items for one other, of this turn */
     struct chain_node *newest, *oldest;
-    uint64_t bytes;         /* of those */
-    uint64_t posted_bytes;  /* ever */
-    uint64_t routed_bytes;  /* messages of this worker under way to that home */
+    uint64_t bytes;        /* of those */
+    uint64_t posted_bytes; /* ever */
+    uint64_t routed_bytes; /* messages of this worker under way to that home */
     struct receipts *receipts;
 };
 
@@ -131,6 +131,7 @@ struct blame {
     const char *plugin; /* NULL: the core */
     const char *stage;
     uint64_t since_ns; /* if timed */
+    uint64_t inner_ns; /* of it, in calls inside */
 };
 
 struct bus {
@@ -144,14 +145,14 @@ struct bus {
     uint64_t now_ms;
     int64_t time_ns;
 
-    struct context core;        /* instance 0 */
-    struct context **contexts;  /* by instance; [0] is &core */
+    struct context core;       /* instance 0 */
+    struct context **contexts; /* by instance; [0] is &core */
     uint32_t n_contexts;
     struct hooks stages[STAGES];
     struct context *owners[RODA_KIND_MAX + 1];
 
-    struct mailbox *mailboxes; /* of all workers; shared */
-    struct outbox *outboxes;   /* per worker; [worker] is the one to oneself */
+    struct mailbox *mailboxes;                      /* of all workers; shared */
+    struct outbox *outboxes;                        /* per worker; [worker] is the one to oneself */
     struct chain_node *after_newest, *after_oldest; /* roda_post_after(), all workers */
     bool receipts_held;
     struct chain_node *undone; /* taken from the mailbox, not run yet */
@@ -164,7 +165,7 @@ struct bus {
     struct list go_on;        /* struct waiting: their head event may be tried again */
     struct answer *answers_oldest, *answers_newest;
     struct answer *answer_reserve; /* one, kept for when memory is out */
-    struct list tickets; /* struct waiting whose head event is deferred in submit */
+    struct list tickets;           /* struct waiting whose head event is deferred in submit */
     uint64_t next_ticket;
     uint64_t next_serial;
     struct list lanes_resumed; /* inside roda_resume_oldest() */
@@ -177,10 +178,10 @@ struct bus {
     uint64_t encode_serial;
     uint32_t appended; /* deliveries of this turn, bounds the drain */
 
-    bool stopping;   /* no input any more: under way drains */
+    bool stopping;           /* no input any more: under way drains */
     bool reporting_shutdown; /* closed() reports are not published as leaves */
 
-    const struct roda_msg *arriving; /* in arrive(): not published nor refused yet */
+    const struct roda_msg *arriving;       /* in arrive(): not published nor refused yet */
     struct blame running[BUS_BLAME_DEPTH]; /* what runs now, innermost at depth - 1 */
     uint32_t depth;
     uint32_t timed_turns; /* so many more turns each hook is timed; see blame.c */
@@ -223,7 +224,7 @@ void mailbox_cancel(struct bus *bus);
 
 /* blame.c: begins and ends a call into a plugin. */
 uint64_t bus_clock_ns(const struct bus *bus);
-void bus_timed(struct bus *bus, const struct blame *blame);
+void bus_timed(struct bus *bus, const struct blame *blame, struct blame *outer);
 
 static inline void bus_enter(struct bus *bus, const char *plugin, const char *stage)
 {
@@ -232,6 +233,7 @@ static inline void bus_enter(struct bus *bus, const char *plugin, const char *st
     blame->plugin = plugin;
     blame->stage = stage;
     blame->since_ns = bus->timed_turns ? bus_clock_ns(bus) : 0;
+    blame->inner_ns = 0;
 }
 
 static inline void bus_leave(struct bus *bus)
@@ -239,7 +241,8 @@ static inline void bus_leave(struct bus *bus)
     const struct blame *blame = &bus->running[--bus->depth % BUS_BLAME_DEPTH];
 
     if (blame->since_ns)
-        bus_timed(bus, blame);
+        bus_timed(bus, blame,
+                  bus->depth ? &bus->running[(bus->depth - 1) % BUS_BLAME_DEPTH] : NULL);
 }
 
 /* ---- inside the bus ------------------------------------------------------------------------ */
@@ -247,8 +250,8 @@ static inline void bus_leave(struct bus *bus)
 /* message.c: what stands before every struct roda_msg. */
 struct message {
     _Atomic uint32_t references;
-    uint32_t flags; /* MESSAGE_* */
-    struct bus *home; /* where its memory came from */
+    uint32_t flags;    /* MESSAGE_* */
+    struct bus *home;  /* where its memory came from */
     uint32_t instance; /* who owns its kind */
     uint32_t bytes;
     struct roda_item reserve; /* carries the receipt home when no memory is left for one */
@@ -274,7 +277,7 @@ void bus_receipt(struct bus *bus, struct roda_msg *msg);
 uint64_t bus_outstanding(const struct bus *bus, uint32_t worker);
 
 /* fanout.c */
-int fanout_attach(struct bus *bus, struct roda_conn *c); /* at open and when the variant changes */
+int fanout_attach(struct bus *bus, struct roda_conn *c); /* at open: variant 0 */
 void fanout_detach(struct bus *bus, struct roda_conn *c);
 void fanout_end_turn(struct bus *bus); /* lets go of the last message */
 void fanout_deinit(struct bus *bus);
@@ -288,6 +291,7 @@ enum {
     WAIT_END = 16,    /* the peer has ended: closed when nothing is under way */
 };
 void input_receipts(struct bus *bus, roda_conn_id id, uint32_t count, uint32_t bytes);
+void input_settled(struct roda_conn *c);                 /* nothing may be under way any more */
 void input_accept(struct bus *bus, struct roda_conn *c); /* asks the accept filters, opens */
 
 /* lane.c: tells a message's sender, at its place in the order of what this worker posts. */

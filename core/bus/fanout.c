@@ -71,9 +71,8 @@ static void release(struct bus *bus, struct encoding *e)
     memory_free(e);
 }
 
-int fanout_attach(struct bus *bus, struct roda_conn *c)
+static int attach(struct bus *bus, struct roda_conn *c, uint32_t variant)
 {
-    uint32_t variant = c->variant & VARIANT_PLUGIN;
     struct encoding *e;
 
     if (c->flags & CONN_DATAGRAM)
@@ -85,6 +84,11 @@ int fanout_attach(struct bus *bus, struct roda_conn *c)
     fanout_detach(bus, c);
     c->encoding = e;
     return 0;
+}
+
+int fanout_attach(struct bus *bus, struct roda_conn *c)
+{
+    return attach(bus, c, 0);
 }
 
 void fanout_detach(struct bus *bus, struct roda_conn *c)
@@ -112,16 +116,16 @@ void fanout_deinit(struct bus *bus)
     bus->shared_chunk = NULL;
 }
 
+uint32_t roda_conn_variant(const struct roda_conn *c)
+{
+    return ((const struct encoding *)c->encoding)->variant & VARIANT_PLUGIN;
+}
+
 void roda_conn_set_variant(struct roda_conn *c, uint32_t variant)
 {
-    struct bus *bus = c->net->owner;
-    uint32_t before = c->variant;
-
-    c->variant = variant & VARIANT_PLUGIN;
-    if (c->variant != before && fanout_attach(bus, c)) {
-        c->variant = before;
+    variant &= VARIANT_PLUGIN;
+    if (variant != roda_conn_variant(c) && attach(c->net->owner, c, variant))
         connection_abort(c, "out of memory");
-    }
 }
 
 /* ---- encoding -------------------------------------------------------------------------------- */

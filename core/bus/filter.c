@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 
-
 /*
  * Filters: dense arrays of hooks, one per stage, in the order of the [plugin] sections. A verdict
  * that carries more than itself (a reason, a delay, a ticket) leaves it in the event's decision

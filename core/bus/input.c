@@ -47,7 +47,7 @@ struct waiting {
     struct roda_conn *conn;
     struct bus *bus;
     struct held *oldest, *newest;
-    struct list link;   /* in bus->go_on or bus->window_waits */
+    struct list link; /* in bus->go_on or bus->window_waits */
     struct list ticket_link;
     uint64_t ticket;
     struct wheel_timer timer;
@@ -55,7 +55,8 @@ struct waiting {
     enum stage stage;
     uint32_t index;
     uint64_t since_ms;
-    bool again; /* that filter is to be asked again */
+    bool again;  /* that filter is to be asked again */
+    bool trying; /* the head is being tried: it does not wait for itself */
 };
 
 static void on_timer(struct wheel_timer *timer);
@@ -188,8 +189,8 @@ static void wait_for(struct waiting *w, struct held *held, const struct decision
     }
 }
 
-static struct held *hold(struct bus *bus, struct roda_conn *c, struct roda_msg *msg,
-                         uint32_t index, enum why why)
+static struct held *hold(struct bus *bus, struct roda_conn *c, struct roda_msg *msg, uint32_t index,
+                         enum why why)
 {
     struct waiting *w = waiting_get(bus, c);
     struct held *held = w ? memory_alloc(sizeof *held) : NULL;
@@ -249,8 +250,8 @@ static void go_on(struct waiting *w)
     wheel_disarm(bus->wheel, &w->timer);
     while (w->oldest) {
         struct held *held = w->oldest;
-        struct event event = {
-            .public = {.conn = c, .msg = held->msg, .bytes = held->msg->text.len}, .bus = bus};
+        struct event event = {.public = {.conn = c, .msg = held->msg, .bytes = held->msg->text.len},
+                              .bus = bus};
         bool filtering = held->why == WHY_DELAY || held->why == WHY_DEFER;
         bool done;
         if (held->decided) {
@@ -265,7 +266,9 @@ static void go_on(struct waiting *w)
                 held->since_ms = bus->now_ms;
             if (held->why == WHY_SETTLED || held->why == WHY_WINDOW)
                 held->index = bus->stages[STAGE_SUBMIT].n; /* filters were passed */
+            w->trying = true;
             done = process(bus, &event, &held->index, &held->why);
+            w->trying = false;
             held->msg = event.public.msg;
         }
         if (!done) {
@@ -279,6 +282,7 @@ static void go_on(struct waiting *w)
         memory_free(held);
     }
     c->waits &= (uint8_t)~WAIT_EVENT;
+    input_settled(c);
     if (!w->again)
         waiting_free(bus, c);
     if (!c->waits)
@@ -338,8 +342,7 @@ static void route_run(struct roda_ctx *x, struct roda_item *item, int result)
     struct context *context = context_of(x);
     struct bus *bus = context->bus;
     struct roda_msg *msg = route->msg;
-    struct event event = {
-        .public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
+    struct event event = {.public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
     uint64_t destination = route->destination;
 
     slab_heap_put(&bus->heap, &bus->batch, route);
@@ -415,8 +418,7 @@ void roda_refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const
         return;
     }
     bus->arriving = NULL;
-    lane_answer(bus, ev->msg, context_of(x)->instance, code,
-                (struct roda_str){text, strlen(text)});
+    lane_answer(bus, ev->msg, context_of(x)->instance, code, (struct roda_str){text, strlen(text)});
     if (message_of(ev->msg)->flags & MESSAGE_ROUTED)
         bus_receipt(bus, ev->msg);
 }
@@ -442,19 +444,13 @@ void input_receipts(struct bus *bus, roda_conn_id id, uint32_t count, uint32_t b
     }
     if (c->under_way)
         return;
-    if (c->state == CONNECTION_GONE && c->fd == -1 && c->reported_gone) {
+    if (c->flags & CONN_LEFT) {
         report_closed(bus, c);
         return;
     }
     if (waiting_of(c) && waiting_of(c)->oldest && waiting_of(c)->oldest->why == WHY_SETTLED)
         go_on_soon(c->waiting);
-    if (c->waits & WAIT_END)
-        connection_close(c, "left");
-    if (c->waits & WAIT_SETTLED) {
-        c->waits &= (uint8_t)~WAIT_SETTLED;
-        if (!c->waits)
-            connection_resume(c);
-    }
+    input_settled(c);
 }
 
 void inputs_go_on(struct bus *bus)
@@ -483,10 +479,22 @@ int roda_settled(const struct roda_conn *c)
 {
     const struct waiting *w = c->waiting;
 
-    return !c->under_way && !(w && w->oldest);
+    return !c->under_way && !c->answers && !(w && w->oldest && !w->trying);
 }
 
-/* ---- what net tells ----------------------------------------------------------------------------- */
+void input_settled(struct roda_conn *c)
+{
+    if (!(c->waits & (WAIT_SETTLED | WAIT_END)) || !roda_settled(c))
+        return;
+    if (c->waits & WAIT_END)
+        connection_close(c, "left");
+    c->waits &= (uint8_t) ~(WAIT_SETTLED | WAIT_END);
+    if (!c->waits)
+        connection_resume(c);
+}
+
+/* ---- what net tells -----------------------------------------------------------------------------
+ */
 
 static const struct roda_protocol *protocol_of(struct bus *bus, const struct roda_conn *c,
                                                struct roda_ctx **ret_ctx, const char *stage)
@@ -543,16 +551,17 @@ void input_accept(struct bus *bus, struct roda_conn *c)
         connection_abort(c, "dropped at accept");
         return;
     }
-    for (uint32_t i = 0; i < bus->stages[STAGE_OPENED].n; i++) {
-        const struct hook *hook = &bus->stages[STAGE_OPENED].hooks[i];
-        bus_enter(bus, hook->context->name, "opened");
-        hook->report(&hook->context->public, c);
-    }
-    bus_leave(bus);
     if (event.decision.verdict == RODA_REJECT) {
         connection_close(c, event.decision.text[0] ? event.decision.text
                                                    : answer_sentence(event.decision.code));
         return;
+    }
+    c->flags |= CONN_OPENED;
+    for (uint32_t i = 0; i < bus->stages[STAGE_OPENED].n; i++) {
+        const struct hook *hook = &bus->stages[STAGE_OPENED].hooks[i];
+        bus_enter(bus, hook->context->name, "opened");
+        hook->report(&hook->context->public, c);
+        bus_leave(bus);
     }
     protocol = protocol_of(bus, c, &x, "opened");
     if (protocol->opened)
@@ -590,8 +599,9 @@ static void refuse_unit(struct bus *bus, struct roda_conn *c, const struct decis
     struct roda_ctx *x;
     const struct roda_protocol *protocol = protocol_of(bus, c, &x, "answer");
     const char *text = decision->text[0] ? decision->text : answer_sentence(decision->code);
-    struct roda_answer answer = {
-        .code = decision->code, .kind = RODA_NONE, .text = {text, strlen(text)}};
+    struct roda_answer answer = {.code = decision->code,
+                                 .kind = RODA_NONE,
+                                 .text = {text, strlen(text)}};
 
     BUS_COUNT(bus, messages_refused);
     if (protocol->answer)
@@ -631,12 +641,21 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
     return NET_UNIT_KEEP;
 }
 
+/* Limiters see it like any other unit; but it is gone, so none can delay it. */
 static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     struct bus *bus = owner;
+    struct event event = {.public = {.conn = c, .bytes = bytes}, .bus = bus};
+    const struct roda_protocol *protocol;
     struct roda_ctx *x;
-    const struct roda_protocol *protocol = protocol_of(bus, c, &x, "oversize");
+    uint32_t index = 0;
 
+    filters_run(bus, STAGE_INPUT, &index, &event);
+    if (event.decision.verdict == RODA_REJECT)
+        refuse_unit(bus, c, &event.decision);
+    if (event.decision.verdict == RODA_REJECT || event.decision.verdict == RODA_DROP)
+        return;
+    protocol = protocol_of(bus, c, &x, "oversize");
     if (protocol->oversize)
         protocol->oversize(x, c, bytes);
     bus_leave(bus);
@@ -677,12 +696,12 @@ static void report_closed(struct bus *bus, struct roda_conn *c)
 {
     const char *reason = c->reason ? c->reason : "closed";
 
-    for (uint32_t i = 0; i < bus->stages[STAGE_CLOSED].n; i++) {
+    for (uint32_t i = 0; c->flags & CONN_OPENED && i < bus->stages[STAGE_CLOSED].n; i++) {
         const struct hook *hook = &bus->stages[STAGE_CLOSED].hooks[i];
         bus_enter(bus, hook->context->name, "closed");
         hook->closed(&hook->context->public, c, reason, bus->reporting_shutdown);
+        bus_leave(bus);
     }
-    bus_leave(bus);
     roda_person_unref(c->person);
     c->person = NULL;
     waiting_free(bus, c);
@@ -696,7 +715,7 @@ static void on_gone(void *owner, struct roda_conn *c)
     struct bus *bus = owner;
 
     waiting_free(bus, c);
-    c->reported_gone = true;
+    c->flags |= CONN_LEFT;
     if (!c->under_way)
         report_closed(bus, c);
 }

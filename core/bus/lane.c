@@ -41,6 +41,7 @@ struct roda_lane {
     uint32_t unrouted; /* of them, not bounded by a connection's window */
     struct list resumed_link;
     bool leaving; /* inside fn */
+    bool freed;   /* in there: gone when it returns */
 };
 
 int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_lane **ret_lane)
@@ -57,7 +58,9 @@ int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_l
 
 void roda_lane_free(struct roda_lane *lane)
 {
-    if (lane)
+    if (lane && lane->leaving)
+        lane->freed = true;
+    else if (lane)
         slab_heap_put(&lane->owner->bus->heap, &lane->owner->bus->batch, lane);
 }
 
@@ -84,7 +87,8 @@ size_t roda_lane_length(const struct roda_lane *lane)
 
 /* ---- leaving ------------------------------------------------------------------------------- */
 
-static void leave(struct roda_lane *lane, struct roda_msg *msg, int result)
+/* False: the owner freed the lane. */
+static bool leave(struct roda_lane *lane, struct roda_msg *msg, int result)
 {
     struct bus *bus = lane->owner->bus;
     struct message *message = message_of(msg);
@@ -103,6 +107,10 @@ static void leave(struct roda_lane *lane, struct roda_msg *msg, int result)
     if (message->flags & MESSAGE_ROUTED)
         bus_receipt(bus, msg);
     roda_msg_unref(msg);
+    if (!lane->freed)
+        return true;
+    slab_heap_put(&bus->heap, &bus->batch, lane);
+    return false;
 }
 
 /* ---- publish filters ------------------------------------------------------------------------ */
@@ -170,7 +178,8 @@ static void advance(struct roda_lane *lane)
             lane->unrouted--;
         ring_add(&bus->counters.lanes_length, (uint64_t)-1);
         slab_heap_put(&bus->heap, &bus->batch, e);
-        leave(lane, msg, result);
+        if (!leave(lane, msg, result))
+            return;
         e = lane->oldest; /* fn may have added events */
         before = NULL;
     }
@@ -216,8 +225,7 @@ static void stamp(struct roda_lane *lane, struct roda_msg *msg)
 
 static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *msg)
 {
-    struct event event = {
-        .public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
+    struct event event = {.public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
     uint32_t index = 0, code;
 
     if (!bus->stages[STAGE_ADMIT].n)
@@ -277,8 +285,7 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
         return 0;
     stamp(lane, msg);
     if (!lane->oldest && !lane->leaving && !bus->stages[STAGE_PUBLISH].n) {
-        leave(lane, msg, 0);
-        if (lane->oldest)
+        if (leave(lane, msg, 0) && lane->oldest)
             advance(lane); /* fn published more */
         return 0;
     }
@@ -348,7 +355,9 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
     struct bus *bus = context_of(x)->bus;
     struct message *message = message_of(msg);
     struct delivery *deliveries[256];
-    uint32_t from = msg->from ? RODA_CONN_WORKER(msg->from) : UINT32_MAX, n = 0;
+    /* Only what a connection submitted is answered. */
+    bool asked = msg->from && message->flags & MESSAGE_ROUTED;
+    uint32_t from = asked ? RODA_CONN_WORKER(msg->from) : UINT32_MAX, n = 0;
 
     if (message->flags & (MESSAGE_ANSWERED | MESSAGE_FAILED))
         return;
@@ -373,8 +382,8 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
     message->flags |= MESSAGE_ANSWERED;
     for (uint32_t i = 0; i < n; i++) {
         deliveries[i]->msg = roda_msg_ref(msg);
-        bus_post(bus, deliveries[i]->item.instance, context_of(x)->instance,
-                 &deliveries[i]->item, false);
+        bus_post(bus, deliveries[i]->item.instance, context_of(x)->instance, &deliveries[i]->item,
+                 false);
     }
 }
 
@@ -386,7 +395,7 @@ void lane_answer(struct bus *bus, struct roda_msg *msg, uint32_t instance, uint3
 
     if (message->flags & (MESSAGE_ANSWERED | MESSAGE_FAILED))
         return;
-    if (!msg->from) {
+    if (!msg->from || !(message->flags & MESSAGE_ROUTED)) {
         message->flags |= MESSAGE_ANSWERED;
         return;
     }

@@ -18,7 +18,7 @@
  * an item never waits. Items to oneself run in the same turn.
  */
 
-#define INSTANCE_BITS 24u
+#define INSTANCE_BITS        24u
 #define DELIVERIES_PER_DRAIN 16384u
 
 struct receipt {
@@ -96,8 +96,7 @@ static void receipts_run(struct roda_ctx *x, struct roda_item *item, int result)
 
     (void)result;
     for (uint32_t i = 0; i < receipts->n; i++)
-        input_receipts(bus, receipts->list[i].to, receipts->list[i].count,
-                       receipts->list[i].bytes);
+        input_receipts(bus, receipts->list[i].to, receipts->list[i].count, receipts->list[i].bytes);
     slab_heap_put(&bus->heap, &bus->batch, receipts);
 }
 
@@ -245,8 +244,7 @@ static bool window_full(struct bus *bus)
     for (uint32_t i = 0; i < bus->n_workers; i++) {
         if (i == bus->worker || bus_outstanding(bus, i) <= BUS_WINDOW_BYTES)
             continue;
-        __atomic_store_n((uint32_t *)&bus->mailboxes[i].waiting[bus->worker], 1,
-                         __ATOMIC_SEQ_CST);
+        __atomic_store_n((uint32_t *)&bus->mailboxes[i].waiting[bus->worker], 1, __ATOMIC_SEQ_CST);
         if (bus_outstanding(bus, i) > BUS_WINDOW_BYTES)
             full = true;
     }

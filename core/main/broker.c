@@ -26,7 +26,8 @@
 #define DESCRIPTORS_BASE       64u
 #define DESCRIPTORS_PER_WORKER 8u
 
-/* ---- from the configuration ------------------------------------------------------------------- */
+/* ---- from the configuration -------------------------------------------------------------------
+ */
 
 static int fit_connections(struct broker *b, struct roda_conf_errors *errors)
 {
@@ -39,12 +40,12 @@ static int fit_connections(struct broker *b, struct roda_conf_errors *errors)
     room = descriptors > reserve ? descriptors - reserve : 0;
     if (wanted > room) {
         if (conf_is_set(b->conf, "limits", "max_connections") || room < 16)
-            return conf_error_at(
-                errors, b->conf, "limits", "max_connections",
-                "only %llu fit: this process may open %llu descriptors and needs %llu itself; "
-                "raise the limit (ulimit -n, LimitNOFILE), or set it lower",
-                (unsigned long long)room, (unsigned long long)descriptors,
-                (unsigned long long)reserve);
+            return conf_error_at(errors, b->conf, "limits", "max_connections",
+                                 "only %llu fit: this process may open %llu descriptors and needs "
+                                 "%llu itself; "
+                                 "raise the limit (ulimit -n, LimitNOFILE), or set it lower",
+                                 (unsigned long long)room, (unsigned long long)descriptors,
+                                 (unsigned long long)reserve);
         log_write(RODA_LOG_NOTICE, "main",
                   "max_connections is %llu instead of %llu: this process may open %llu "
                   "descriptors; raise the limit (ulimit -n, LimitNOFILE) for more",
@@ -69,8 +70,8 @@ static void fit_rings(struct broker *b)
 static int fill_settings(struct broker *b, const struct conf_listener *l,
                          struct listener_settings *s, struct roda_conf_errors *errors)
 {
-    static const enum transport transports[] = {
-        [CONF_TCP] = TRANSPORT_TCP, [CONF_UDP] = TRANSPORT_UDP, [CONF_UNIX] = TRANSPORT_UNIX};
+    static const enum transport transports[] =
+        {[CONF_TCP] = TRANSPORT_TCP, [CONF_UDP] = TRANSPORT_UDP, [CONF_UNIX] = TRANSPORT_UNIX};
     uint32_t *offsets = NULL;
     const void **confs = NULL;
     int r;
@@ -215,9 +216,9 @@ int broker_bind(struct broker *b, struct roda_conf_errors *errors)
         int r = listener_bind(b->system, a, b->n_workers, problem, sizeof problem);
         (void)snprintf(section, sizeof section, "listener %s", s->name);
         if (r < 0) {
-            const char *key = s->transport == TRANSPORT_UNIX            ? "path"
+            const char *key = s->transport == TRANSPORT_UNIX          ? "path"
                               : conf_is_set(b->conf, section, "port") ? "port"
-                                                                        : NULL;
+                                                                      : NULL;
             result = conf_error_at(errors, b->conf, section, key, "%s", problem);
         } else if (a->fds[0] < 0) {
             log_write(RODA_LOG_NOTICE, "main", "[listener %s] not listening on %s", s->name,
@@ -290,7 +291,8 @@ void broker_free(struct broker *b)
     memory_free(b);
 }
 
-/* ---- phases -------------------------------------------------------------------------------------- */
+/* ---- phases
+ * -------------------------------------------------------------------------------------- */
 
 static void wake_all(struct broker *b)
 {
@@ -436,8 +438,8 @@ static bool listeners_quiet(const struct worker *w)
 
 static bool nothing_under_way(const struct worker *w)
 {
-    return mailbox_idle(&w->bus) && list_empty(&w->bus.go_on) &&
-           list_empty(&w->bus.window_waits) && list_empty(&w->bus.tickets) &&
+    return mailbox_idle(&w->bus) && list_empty(&w->bus.go_on) && list_empty(&w->bus.window_waits) &&
+           list_empty(&w->bus.tickets) &&
            !__atomic_load_n((const uint64_t *)&w->bus.counters.under_way, __ATOMIC_RELAXED) &&
            !__atomic_load_n((const uint64_t *)&w->bus.counters.lanes_length, __ATOMIC_RELAXED);
 }

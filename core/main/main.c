@@ -116,7 +116,8 @@ static void print_error(void *to, enum conf_severity severity, const char *line)
     fprintf(to, "%s%s\n", severity == CONF_WARNING ? "warning: " : "", line);
 }
 
-/* ---- --plugin-help, --version ------------------------------------------------------------------ */
+/* ---- --plugin-help, --version ------------------------------------------------------------------
+ */
 
 static int plugin_help(const struct options *o)
 {
@@ -139,8 +140,7 @@ static int plugin_help(const struct options *o)
 
 static int version(void)
 {
-    struct preflight preflight = {
-        .workers = 1, .sq_entries = 64, .cq_entries = 256, .buffers = 64};
+    struct preflight preflight = {.workers = 1, .sq_entries = 64, .cq_entries = 256, .buffers = 64};
     char problem[512];
 
     printf("roda %s\nplugin ABI %u.%u\n", RODA_VERSION, RODA_ABI_MAJOR, RODA_ABI_MINOR);
@@ -151,7 +151,8 @@ static int version(void)
     return EXIT_SUCCESS;
 }
 
-/* ---- the broker's life --------------------------------------------------------------------------- */
+/* ---- the broker's life
+ * --------------------------------------------------------------------------- */
 
 struct run {
     struct options options;
@@ -254,8 +255,8 @@ static int start(struct run *run)
 {
     const struct conf *conf = run->conf;
     char problem[512] = "";
-    int r = privileges_make_directory(conf->core.state_dir, conf->core.user, problem,
-                                      sizeof problem);
+    int r =
+        privileges_make_directory(conf->core.state_dir, conf->core.user, problem, sizeof problem);
 
     if (r < 0) {
         fprintf(stderr, "roda: state_dir: %s\n", problem);
@@ -378,9 +379,9 @@ static int check_only(struct run *run)
 int main(int argc, char **argv)
 {
     const char *plugin_dir = getenv("RODA_PLUGIN_DIR");
-    struct run run = {.options = {.file = RODA_CONF_FILE,
-                                  .plugin_dir = plugin_dir && plugin_dir[0] ? plugin_dir
-                                                                            : RODA_PLUGIN_DIR}};
+    struct run run = {
+        .options = {.file = RODA_CONF_FILE,
+                    .plugin_dir = plugin_dir && plugin_dir[0] ? plugin_dir : RODA_PLUGIN_DIR}};
     int status = EXIT_FAILURE;
 
     if (parse_options(argc, argv, &run.options))

@@ -19,8 +19,7 @@ struct form {
 };
 static struct form form;
 
-static const char *const names[] = {"",        "",       "",     "error",
-                                    "warning", "notice", "info", "debug"};
+static const char *const names[] = {"", "", "", "error", "warning", "notice", "info", "debug"};
 
 static void time_text(char *buf, size_t size)
 {

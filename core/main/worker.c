@@ -33,21 +33,18 @@ static bool nothing_new(void *arg)
 {
     const struct worker *w = arg;
 
-    return chain_empty(&w->broker->mailboxes[w->index].chain) &&
-           broker_phase_known(w->broker, w);
+    return chain_empty(&w->broker->mailboxes[w->index].chain) && broker_phase_known(w->broker, w);
 }
 
 static int sleep_or_look(struct worker *w, bool may_wait)
 {
     uint64_t wait_ms = wheel_wait_ms(&w->wheel);
-    bool sleeps = may_wait && !w->busy && wait_ms &&
-                  ring_sleep_begin(&w->ring, nothing_new, w);
+    bool sleeps = may_wait && !w->busy && wait_ms && ring_sleep_begin(&w->ring, nothing_new, w);
     int r;
 
     if (!sleeps)
         return ring_enter(&w->ring, false, 0);
-    r = ring_enter(&w->ring, true,
-                   wait_ms > UINT64_MAX / 1000000 ? UINT64_MAX : wait_ms * 1000000);
+    r = ring_enter(&w->ring, true, wait_ms > UINT64_MAX / 1000000 ? UINT64_MAX : wait_ms * 1000000);
     ring_sleep_end(&w->ring);
     return r;
 }
@@ -133,8 +130,7 @@ bool worker_turn(struct worker *w, bool may_wait)
     BUS_COUNT(&w->bus, turns);
     watch_budget(w);
     w->busy = left || phase_busy || net_busy(&w->net) || !mailbox_idle(&w->bus) ||
-              ring_jobs_waiting(&w->ring) || !list_empty(&w->bus.go_on) ||
-              w->bus.answers_oldest;
+              ring_jobs_waiting(&w->ring) || !list_empty(&w->bus.go_on) || w->bus.answers_oldest;
     return !w->ended;
 }
 
@@ -201,7 +197,8 @@ int worker_enable(struct worker *w, char *problem, size_t size)
     return r;
 }
 
-/* ---- connections that arrive at the wrong worker ------------------------------------------------ */
+/* ---- connections that arrive at the wrong worker ------------------------------------------------
+ */
 
 struct hand_over {
     struct roda_item item;

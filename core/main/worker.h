@@ -22,15 +22,15 @@ struct worker {
     struct bus bus;
     struct files *files;
     pthread_t thread;
-    uint32_t phase;      /* the last one, if entered */
+    uint32_t phase; /* the last one, if entered */
     bool entered;
     bool arrived;        /* at the barrier that ends it */
     bool started;        /* every plugin's start() went well */
     bool made, threaded; /* what there is to undo */
     bool ended;
-    bool busy;           /* something is left: the next turn must not sleep */
-    uint64_t clock_ns;   /* at the beginning of this turn */
-    uint64_t told_ms;    /* about a turn over budget */
+    bool busy;                   /* something is left: the next turn must not sleep */
+    uint64_t clock_ns;           /* at the beginning of this turn */
+    uint64_t told_ms;            /* about a turn over budget */
     struct wheel_timer deadline; /* of the shutdown */
 };
 

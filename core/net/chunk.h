@@ -25,8 +25,8 @@ struct chunk {
 struct chunk_pool { /* one per worker */
     struct chunk *free;
     unsigned n_free;
-    uint64_t pinned_bytes;           /* of all chunks that are not free */
-    _Atomic uint64_t *total_pinned;  /* of all workers */
+    uint64_t pinned_bytes;          /* of all chunks that are not free */
+    _Atomic uint64_t *total_pinned; /* of all workers */
 };
 
 void chunk_pool_init(struct chunk_pool *pool, _Atomic uint64_t *total_pinned);

@@ -64,7 +64,6 @@ static struct roda_conn *take_slot(struct net *net, struct listener *l, int fd)
     c->id = (uint64_t)net->worker << 56 | (uint64_t)index << 32 | slot->generation;
     c->net = net;
     c->settings = settings;
-    c->listener = l;
     c->fd = fd;
     c->limit_bytes = settings->send_queue_bytes;
     c->active_s = now_s(net);
@@ -207,16 +206,15 @@ void connection_arm_recv(struct roda_conn *c)
 
     if ((c->flags & (CONN_RECEIVING | CONN_EOF)) || c->state >= CONNECTION_CLOSING)
         return;
-    sqe = ring_sqe(c->net->ring, RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK,
-                                                connection_slot(c)));
+    sqe = ring_sqe(c->net->ring,
+                   RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK, connection_slot(c)));
     if (!sqe) {
         if (!list_linked(&c->link))
             list_append(&c->net->rearm, &c->link);
         return;
     }
     io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
-    sqe->user_data =
-        RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK, connection_slot(c));
+    sqe->user_data = RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK, connection_slot(c));
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = 1;
     sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* an empty buffer ring would fail it at once */
@@ -300,8 +298,7 @@ static bool show_unit(struct roda_conn *c, const char *bytes, size_t len)
 
     if (!again)
         NET_COUNT(net, units_received);
-    if (net->hooks->unit(net->owner, c, (struct roda_str){bytes, len}, again) ==
-        NET_UNIT_KEEP) {
+    if (net->hooks->unit(net->owner, c, (struct roda_str){bytes, len}, again) == NET_UNIT_KEEP) {
         c->flags |= CONN_KEPT;
         return false;
     }
@@ -362,14 +359,15 @@ static void pause_recv(struct roda_conn *c)
 
     if (!(c->flags & CONN_RECEIVING) || (c->flags & (CONN_CANCELLED | CONN_DATAGRAM)))
         return;
-    sqe = ring_sqe(c->net->ring, RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK,
-                                                connection_slot(c)));
+    sqe = ring_sqe(c->net->ring,
+                   RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK, connection_slot(c)));
     if (!sqe)
         return; /* more input will ask again */
-    io_uring_prep_cancel64(
-        sqe, RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK, connection_slot(c)), 0);
-    sqe->user_data =
-        RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK, connection_slot(c));
+    io_uring_prep_cancel64(sqe,
+                           RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK,
+                                          connection_slot(c)),
+                           0);
+    sqe->user_data = RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK, connection_slot(c));
     c->flags |= CONN_CANCELLED;
     c->in_flight++;
     NET_COUNT(c->net, receives_paused);
@@ -399,8 +397,8 @@ static void decode_stash(struct roda_conn *c)
 
     if (s) {
         c->flags |= CONN_DECODING;
-        s->start += (uint32_t)decode(c, s->bytes + s->start, s->end - s->start,
-                                     c->flags & CONN_EOF);
+        s->start +=
+            (uint32_t)decode(c, s->bytes + s->start, s->end - s->start, c->flags & CONN_EOF);
         c->flags &= ~(uint32_t)CONN_DECODING;
     }
     after_decode(c);
@@ -468,7 +466,7 @@ void connection_release(struct roda_conn *c)
 
 void connection_resume(struct roda_conn *c)
 {
-    if (c->state != CONNECTION_OPEN)
+    if (c->state != CONNECTION_OPEN || c->flags & CONN_OVER)
         return;
     list_remove(&c->link); /* it may wait for its receive: decoding comes first */
     list_append(&c->net->resume, &c->link);
@@ -599,8 +597,7 @@ void connection_on_send(void *owner, const struct ring_completion *done)
         break;
     default: {
         char reason[96];
-        (void)snprintf(reason, sizeof reason, "the connection broke: %s",
-                       strerror(-done->result));
+        (void)snprintf(reason, sizeof reason, "the connection broke: %s", strerror(-done->result));
         connection_abort(c, reason);
         return;
     }
@@ -624,6 +621,8 @@ void connection_close(struct roda_conn *c, const char *reason)
     c->flags |= CONN_NO_DELIVERY;
     if (!(c->flags & CONN_DECODING))
         stash_free(c);
+    if (c->flags & CONN_OVER)
+        return; /* closed without a farewell, in a moment */
     list_remove(&c->link);
     list_append(&c->net->farewell, &c->link);
 }
@@ -700,7 +699,6 @@ static void finish(struct roda_conn *c)
     if (!(c->flags & CONN_DECODING))
         stash_free(c);
     list_remove(&c->link);
-    list_remove(&c->over_link);
     c->state = CONNECTION_GONE;
     c->fd = -1;
     if (fd >= 0) {
@@ -710,7 +708,7 @@ static void finish(struct roda_conn *c)
                                      sizeof reset);
         }
         (void)system->close(system->kernel, fd);
-    } else if (c->session) {
+    } else if (c->flags & CONN_DATAGRAM) {
         datagram_session_end(c);
     }
     tell_closed(c);
@@ -725,9 +723,9 @@ static void finish(struct roda_conn *c)
 
 static void retry_cancel(struct roda_conn *c)
 {
-    struct io_uring_sqe *sqe = ring_sqe(
-        c->net->ring,
-        RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK, connection_slot(c)));
+    struct io_uring_sqe *sqe =
+        ring_sqe(c->net->ring,
+                 RING_USER_DATA(RING_CANCEL, c->id & RING_GENERATION_MASK, connection_slot(c)));
 
     if (sqe) {
         uint64_t user_data = sqe->user_data;
@@ -781,9 +779,8 @@ static void on_open_timer(struct roda_conn *c)
             c->flags |= CONN_IDLE_ASKED;
             net->hooks->idle(net->owner, c);
         }
-        watch(c, net->now_ms +
-                     ((c->flags & CONN_IDLE_ASKED) ? s->ping_timeout_ms
-                                                   : s->idle_ping_ms - quiet_ms));
+        watch(c, net->now_ms + ((c->flags & CONN_IDLE_ASKED) ? s->ping_timeout_ms
+                                                             : s->idle_ping_ms - quiet_ms));
     }
 }
 
@@ -819,8 +816,8 @@ static bool send_now(struct roda_conn *c)
     struct iovec pieces[SEND_PIECES];
     uint32_t bytes;
     unsigned n = queue_gather(c, pieces, &bytes);
-    uint64_t user_data = RING_USER_DATA(RING_SEND, c->id & RING_GENERATION_MASK,
-                                        connection_slot(c));
+    uint64_t user_data =
+        RING_USER_DATA(RING_SEND, c->id & RING_GENERATION_MASK, connection_slot(c));
     struct send_request *request = NULL;
     struct io_uring_sqe *sqe;
 

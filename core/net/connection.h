@@ -30,25 +30,27 @@ enum connection_state {
 };
 
 enum { /* roda_conn.flags */
-    CONN_DIRTY = 1 << 0,
-    CONN_SENDING = 1 << 1,      /* a send is in flight */
-    CONN_RECEIVING = 1 << 2,    /* a receive is armed */
-    CONN_CANCELLED = 1 << 3,    /* a cancel of the receive was sent */
-    CONN_NO_DELIVERY = 1 << 4,  /* closing: queues take nothing more */
-    CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
-    CONN_OVER = 1 << 6,         /* in net->over */
-    CONN_DATAGRAM = 1 << 7,
-    CONN_READY = 1 << 8,
-    CONN_EOF = 1 << 9,          /* the peer sent its end */
-    CONN_ENDED = 1 << 10,       /* ended() was called */
-    CONN_SKIPPING = 1 << 11,    /* inside a unit that is too long */
-    CONN_KEPT = 1 << 12,        /* the first stashed unit was shown and kept */
-    CONN_IDLE_ASKED = 1 << 13,
-    CONN_ABORT = 1 << 14,       /* close with a reset */
-    CONN_FAILED = 1 << 15,      /* memory ran out while its queue was built */
-    CONN_DECODING = 1 << 16,
-    CONN_SHORT = 1 << 17,       /* the last send was short: poll first */
-    CONN_BEGUN = 1 << 18,       /* first() was called */
+       CONN_DIRTY = 1 << 0,
+       CONN_SENDING = 1 << 1,      /* a send is in flight */
+       CONN_RECEIVING = 1 << 2,    /* a receive is armed */
+       CONN_CANCELLED = 1 << 3,    /* a cancel of the receive was sent */
+       CONN_NO_DELIVERY = 1 << 4,  /* closing: queues take nothing more */
+       CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
+       CONN_OVER = 1 << 6,         /* in net->over */
+       CONN_DATAGRAM = 1 << 7,
+       CONN_READY = 1 << 8,
+       CONN_EOF = 1 << 9,       /* the peer sent its end */
+       CONN_ENDED = 1 << 10,    /* ended() was called */
+       CONN_SKIPPING = 1 << 11, /* inside a unit that is too long */
+       CONN_KEPT = 1 << 12,     /* the first stashed unit was shown and kept */
+       CONN_IDLE_ASKED = 1 << 13,
+       CONN_ABORT = 1 << 14,  /* close with a reset */
+       CONN_FAILED = 1 << 15, /* memory ran out while its queue was built */
+       CONN_DECODING = 1 << 16,
+       CONN_SHORT = 1 << 17,  /* the last send was short: poll first */
+       CONN_BEGUN = 1 << 18,  /* first() was called */
+       CONN_OPENED = 1 << 19, /* the owner: opened() was reported */
+       CONN_LEFT = 1 << 20,   /* the owner: gone, waits until nothing is under way */
 };
 
 /* Stashed input: bytes not decoded yet. Made when needed. */
@@ -74,36 +76,37 @@ struct roda_conn {
     roda_conn_id id;
     struct net *net;
     const struct listener_settings *settings;
-    struct listener *listener;
     struct roda_person *person;
     struct stash *stash;
-    char *reason;            /* why it is closed; memory_copy() */
-    struct list link;        /* in resume or rearm or ended */
-    struct list over_link;
+    char *reason;     /* why it is closed; memory_copy() */
+    struct list link; /* in one of net's lists: resume, rearm, over, farewell, ended */
     struct wheel_timer timer;
-    void *session;           /* datagram: struct datagram_session */
-    void *request;           /* struct send_request of the send in flight, or NULL */
-    uint32_t skipped_bytes;  /* of the unit that is too long */
-    uint32_t active_s;       /* when something came last, seconds of net->now_ms */
+    union {
+        void *session; /* datagram: struct datagram_session */
+        void *request; /* stream: struct send_request of the send in flight, or NULL */
+    };
+    uint32_t skipped_bytes; /* of the unit that is too long */
+    uint32_t active_s;      /* when something came last, seconds of net->now_ms */
     uint32_t sending_since_s;
-    uint32_t variant;
     int fd;
     uint16_t in_flight;
     uint8_t state;
     uint8_t holds;
-    uint32_t uid;            /* UNIX: of the peer */
+    uint16_t peer_port;
+    uint16_t answers; /* the owner's: queued and not given yet */
 
     /* The owner's part (bus/input.c). */
     uint64_t destination;
-    void *waiting;           /* struct waiting, made when needed */
+    void *waiting; /* struct waiting, made when needed */
     uint32_t under_way_bytes;
     uint16_t under_way;
-    uint8_t home;            /* worker of the destination */
-    uint8_t waits;           /* for what input waits: WAIT_* of bus/bus.h */
-    bool reported_gone;
-    struct in6_addr peer_address; /* v4 is mapped */
-    uint16_t peer_port;
-    _Alignas(16) char data[]; /* plugins' */
+    uint8_t home;  /* worker of the destination */
+    uint8_t waits; /* for what input waits: WAIT_* of bus/bus.h */
+    union {
+        struct in6_addr peer_address; /* v4 is mapped */
+        uint32_t uid;                 /* UNIX: of the peer */
+    };
+    _Alignas(8) char data[]; /* plugins' */
 };
 
 /* A fresh connection in state OPEN, or NULL with the descriptor closed: no memory, or full. */

@@ -73,6 +73,7 @@ struct datagram_session {
     struct flow flow;
     uint64_t hash;
     struct datagram_socket *socket;
+    struct listener *listener;
     struct roda_conn *conn;
     uint64_t heard_ms;
     uint64_t full_at_ns; /* of settings->session_bytes */
@@ -102,7 +103,6 @@ struct transmit { /* one datagram on its way into the kernel */
 
 struct datagrams { /* what the UDP sockets of a worker share */
     unsigned users;
-    uint32_t n_sessions;
     struct msghdr received; /* the layout of what the multishot receive brings */
     uint64_t total_full_at_ns;
     uint64_t prefix_full_at_ns[PREFIXES];
@@ -442,7 +442,7 @@ static bool transmit_batch(struct roda_conn *c, const struct batch *batch)
         t->chunks[i] = chunk_ref(batch->pieces[i].chunk);
     }
     t->n_chunks = batch->n;
-    return transmit(c->listener, t, &s->flow, batch->n);
+    return transmit(s->listener, t, &s->flow, batch->n);
 }
 
 static void gather(const struct roda_conn *c, struct batch *batch)
@@ -617,7 +617,7 @@ static void session_free(struct datagram_session *s, struct net *net)
 {
     wheel_disarm(net->wheel, &s->timer);
     (void)table_remove(&s->socket->sessions, s->hash, s);
-    net->datagrams->n_sessions--;
+    __atomic_sub_fetch((uint32_t *)&net->totals->sessions, 1, __ATOMIC_RELAXED);
     memory_free(s);
 }
 
@@ -676,18 +676,20 @@ static struct datagram_session *session_new(struct listener *l, const struct flo
     s->flow = *flow;
     s->hash = hash;
     s->socket = l->datagram;
+    s->listener = l;
     s->heard_ms = l->net->now_ms;
     if (table_insert(&l->datagram->sessions, hash, s)) {
         memory_free(s);
         return NULL;
     }
-    l->net->datagrams->n_sessions++;
+    __atomic_add_fetch((uint32_t *)&l->net->totals->sessions, 1, __ATOMIC_RELAXED);
     return s;
 }
 
 static bool full(const struct net *net)
 {
-    return net->datagrams->n_sessions >= net->limits->datagram_sessions ||
+    return __atomic_load_n((uint32_t *)&net->totals->sessions, __ATOMIC_RELAXED) >=
+               net->limits->datagram_sessions ||
            __atomic_load_n((uint32_t *)&net->totals->connections, __ATOMIC_RELAXED) >=
                net->limits->max_connections;
 }

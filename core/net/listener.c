@@ -17,16 +17,16 @@
  * 100 ms to 1 s is over; anything else arms it again next turn.
  */
 
-#define BACKLOG            4096
-#define RECEIVE_BYTES      (128 * 1024)
-#define SEND_BYTES         (128 * 1024)
-#define KEEPALIVE_IDLE_S   60
-#define KEEPALIVE_EVERY_S  15
-#define KEEPALIVE_PROBES   4
-#define USER_TIMEOUT_MS    120000
-#define BACKOFF_MS_MIN     100u
-#define BACKOFF_MS_MAX     1000u
-#define BIND_RETRIES       20 /* of 100 ms: a socket of a broker that just ended may linger */
+#define BACKLOG           4096
+#define RECEIVE_BYTES     (128 * 1024)
+#define SEND_BYTES        (128 * 1024)
+#define KEEPALIVE_IDLE_S  60
+#define KEEPALIVE_EVERY_S 15
+#define KEEPALIVE_PROBES  4
+#define USER_TIMEOUT_MS   120000
+#define BACKOFF_MS_MIN    100u
+#define BACKOFF_MS_MAX    1000u
+#define BIND_RETRIES      20 /* of 100 ms: a socket of a broker that just ended may linger */
 
 const char *address_text(const union address *a, char *buf, size_t size)
 {
@@ -74,8 +74,10 @@ static int prepare(const struct system *system, const struct listener_address *a
     if (transport == TRANSPORT_UDP) {
         if (a->address.any.sa_family == AF_INET6) {
             r = set_int(system, fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-            if (r >= 0 && a->dual_stack)
+            if (r >= 0 && a->dual_stack) {
                 r = set_int(system, fd, IPPROTO_IP, IP_PKTINFO, 1);
+                (void)set_int(system, fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+            }
         } else {
             r = set_int(system, fd, IPPROTO_IP, IP_PKTINFO, 1);
             (void)set_int(system, fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);

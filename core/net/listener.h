@@ -33,9 +33,9 @@ struct listener_settings {
     uint32_t handshake_timeout_ms;          /* 0: none */
     uint32_t write_timeout_ms;              /* 0: none */
     uint32_t max_delay_ms;
-    uint32_t session_timeout_ms;            /* datagrams: silent for so long means gone */
-    struct roda_rate session_bytes;         /* datagrams: bytes out per session */
-    unsigned mode;                          /* UNIX: of the socket */
+    uint32_t session_timeout_ms;    /* datagrams: silent for so long means gone */
+    struct roda_rate session_bytes; /* datagrams: bytes out per session */
+    unsigned mode;                  /* UNIX: of the socket */
     /* Memory of the plugins that serve it: offset per instance into the connection's data;
      * UINT32_MAX: none. */
     uint32_t conn_data_bytes;
@@ -48,10 +48,10 @@ struct listener_address {
     const struct listener_settings *settings;
     union address address;
     socklen_t address_len;
-    char text[128]; /* "127.0.0.1:3000" or a path */
+    char text[128];  /* "127.0.0.1:3000" or a path */
     char place[160]; /* "roda.conf:14", for messages */
-    int *fds;       /* one per worker; UNIX: the same one everywhere */
-    bool optional;  /* a default address that this host may not have */
+    int *fds;        /* one per worker; UNIX: the same one everywhere */
+    bool optional;   /* a default address that this host may not have */
     bool dual_stack;
 };
 

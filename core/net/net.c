@@ -168,7 +168,6 @@ void net_free(struct net *net, struct roda_conn *c)
     if (c->flags & CONN_DIRTY)
         remove_dirty(net, c);
     list_remove(&c->link);
-    list_remove(&c->over_link);
     memory_free(c->reason);
     net->slots[index].conn = NULL;
     net->slots[index].next_free = net->free_slot;
@@ -202,10 +201,19 @@ static void say_farewells(struct net *net)
     }
 }
 
+/* It was over its limit and is not closed: back to what it waited for. */
+static void spared(struct roda_conn *c)
+{
+    if (c->state == CONNECTION_OPEN)
+        connection_resume(c);
+    else if (c->state == CONNECTION_FLUSHING)
+        list_append(&c->net->farewell, &c->link);
+}
+
 static void close_over_full(struct net *net)
 {
     for (struct list *node; (node = list_pop(&net->over));) {
-        struct roda_conn *c = container_of(node, struct roda_conn, over_link);
+        struct roda_conn *c = container_of(node, struct roda_conn, link);
         c->flags &= ~(uint32_t)CONN_OVER;
         if (c->state >= CONNECTION_CLOSING)
             continue;
@@ -216,10 +224,13 @@ static void close_over_full(struct net *net)
             if (c->flags & CONN_DATAGRAM) {
                 NET_COUNT(net, datagrams_dropped);
                 queue_clear(c, 0);
+                spared(c);
                 continue;
             }
             NET_COUNT(net, connections_closed_slow);
             connection_abort(c, "reads too slowly: send_queue is full");
+        } else {
+            spared(c);
         }
     }
 }
@@ -230,8 +241,7 @@ static struct roda_conn *fullest(struct net *net)
 
     for (uint32_t i = 0; i < net->used_slots; i++) {
         struct roda_conn *c = net->slots[i].conn;
-        if (c && c->state < CONNECTION_CLOSING &&
-            (!most || c->queued_bytes > most->queued_bytes))
+        if (c && c->state < CONNECTION_CLOSING && (!most || c->queued_bytes > most->queued_bytes))
             most = c;
     }
     return most && most->queued_bytes ? most : NULL;

@@ -27,8 +27,8 @@ struct datagram_socket;
 struct datagrams;
 
 enum net_unit { /* what the owner says to a unit */
-    NET_UNIT_TAKEN,
-    NET_UNIT_KEEP, /* the same one again after net_resume() */
+                NET_UNIT_TAKEN,
+                NET_UNIT_KEEP, /* the same one again after net_resume() */
 };
 
 struct net_hooks {
@@ -59,7 +59,7 @@ struct net_limits {
     uint32_t linger_ms;         /* polite close: wait this long for the peer's EOF */
     uint32_t receive_buffers;   /* power of two */
     uint32_t receive_buffer_bytes;
-    uint32_t datagram_sessions; /* of this worker */
+    uint32_t datagram_sessions; /* of all workers together */
     bool mask_addresses;
 };
 
@@ -88,7 +88,7 @@ struct net_limits {
     X(datagrams_sent, "datagrams sent")                                                            \
     X(datagrams_dropped, "datagrams not sent")                                                     \
     X(datagrams_truncated, "datagrams longer than 2 kB")                                           \
-    X(datagrams_overrun, "datagrams thrown away: too much of their session waits")                  \
+    X(datagrams_overrun, "datagrams thrown away: too much of their session waits")                 \
     X(datagrams_refused, "datagrams without session that got no answer")                           \
     X(datagram_answers, "answers to datagrams without session")                                    \
     X(datagram_sessions_opened, "datagram sessions opened")                                        \
@@ -160,16 +160,17 @@ struct net {
 
     /* UNIX connections arrive where accept happens to run: true: taken for another worker. */
     bool (*hand_over)(void *owner, struct listener *l, int fd);
-    bool input_stopped;   /* the mailbox was not finished: stash, do not decode */
-    bool stopping;        /* shutdown: no input any more */
-    bool accept_waits;    /* some listener is paused */
+    bool input_stopped; /* the mailbox was not finished: stash, do not decode */
+    bool stopping;      /* shutdown: no input any more */
+    bool accept_waits;  /* some listener is paused */
     struct net_counters counters;
 };
 
 /* What the workers share: one word each, touched per chunk and per connection, not per message. */
 struct net_totals {
     _Atomic uint64_t pinned_bytes;
-    _Atomic uint32_t connections;
+    _Atomic uint32_t connections; /* sessions count */
+    _Atomic uint32_t sessions;
 };
 
 int net_init(struct net *net, struct ring *ring, struct wheel *wheel,

@@ -191,8 +191,8 @@ void roda_out_unit(struct roda_out *out)
         chunk = *out->chunk;
         size_t length = chunk->used - out->unit_start;
         if (length > out->limit) /* the protocol should have cut it, and said so */
-            chunk->used = out->unit_start +
-                          (uint32_t)text_cut(chunk->data + out->unit_start, out->limit);
+            chunk->used =
+                out->unit_start + (uint32_t)text_cut(chunk->data + out->unit_start, out->limit);
     }
     if (out->framing == RODA_LINES)
         roda_out_put(out, (struct roda_str){"\n", 1});

@@ -7,10 +7,10 @@
 
 struct roda_out {
     struct net *net;
-    struct chunk **chunk; /* where bytes go; replaced by a fresh one when full */
-    uint32_t start;       /* encode: where the message began in the chunk */
-    uint32_t unit_start;  /* where the unit began */
-    struct roda_conn *conn; /* reply: appended to its queue as it grows; else NULL */
+    struct chunk **chunk;     /* where bytes go; replaced by a fresh one when full */
+    uint32_t start;           /* encode: where the message began in the chunk */
+    uint32_t unit_start;      /* where the unit began */
+    struct roda_conn *conn;   /* reply: appended to its queue as it grows; else NULL */
     struct roda_place *place; /* piece: inserted before it; else NULL */
     uint32_t framing;
     bool datagram;

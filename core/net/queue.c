@@ -24,7 +24,8 @@ void queue_mark_over(struct roda_conn *c)
     if (c->flags & CONN_OVER)
         return;
     c->flags |= CONN_OVER;
-    list_append(&c->net->over, &c->over_link);
+    list_remove(&c->link); /* whatever it waited for, this comes first */
+    list_append(&c->net->over, &c->link);
 }
 
 static void fail(struct roda_conn *c)

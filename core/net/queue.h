@@ -13,7 +13,7 @@ struct send_entry {
     struct roda_place *place; /* then chunk is NULL */
 };
 
-#define SEND_PIECES 16u           /* of one gathering send */
+#define SEND_PIECES    16u         /* of one gathering send */
 #define SEND_BYTES_MAX (64u << 10) /* of one send: progress stays visible under MSG_WAITALL */
 
 struct send_request { /* lives until the completion of a gathering send */
@@ -45,7 +45,8 @@ unsigned queue_gather(const struct roda_conn *c, struct iovec pieces[SEND_PIECES
                       uint32_t *ret_bytes);
 /* The first bytes bytes were sent. */
 void queue_consume(struct roda_conn *c, uint32_t bytes);
-/* Everything but what is in flight goes; places are cancelled. keep_bytes: of the send in flight. */
+/* Everything but what is in flight goes; places are cancelled. keep_bytes: of the send in flight.
+ */
 void queue_clear(struct roda_conn *c, uint32_t keep_bytes);
 /* Copies what is not in flight into the worker's compact chunk, so that old chunks come free. */
 void queue_compact(struct roda_conn *c);

@@ -47,8 +47,7 @@ static void load_sections(struct host *host, struct roda_conf_errors *errors)
         if (!p->enabled || !load_one(host, p->name, p->path, problem, sizeof problem))
             continue;
         (void)snprintf(section, sizeof section, "plugin %s", p->name);
-        (void)conf_error_at(errors, host->conf, section, p->path[0] ? "path" : NULL, "%s",
-                            problem);
+        (void)conf_error_at(errors, host->conf, section, p->path[0] ? "path" : NULL, "%s", problem);
     }
 }
 
@@ -58,8 +57,7 @@ const struct roda_protocol *host_protocol(const struct host *host, const char *n
     for (uint32_t i = 0; i < host->n_plugins; i++) {
         const struct roda_plugin *p = &host->plugins[i].loaded.plugin;
         const struct roda_protocol *protocol;
-        for (size_t j = 0; (protocol = plugin_table_entry(p->protocols, p->protocol_size, j));
-             j++)
+        for (size_t j = 0; (protocol = plugin_table_entry(p->protocols, p->protocol_size, j)); j++)
             if (!strcmp(protocol->name, name)) {
                 *ret_instance = i + 1;
                 return protocol;
@@ -102,7 +100,8 @@ static void load_protocols(struct host *host, struct roda_conf_errors *errors)
     }
 }
 
-/* ---- options and checks ------------------------------------------------------------------------ */
+/* ---- options and checks ------------------------------------------------------------------------
+ */
 
 static int fill_and_check(struct host *host, struct roda_conf_errors *errors)
 {
@@ -122,7 +121,8 @@ static int fill_and_check(struct host *host, struct roda_conf_errors *errors)
     return 0;
 }
 
-/* ---- order ------------------------------------------------------------------------------------- */
+/* ---- order -------------------------------------------------------------------------------------
+ */
 
 static struct host_plugin *offers(struct host *host, const char *id, size_t len)
 {
@@ -184,11 +184,10 @@ static int order(struct host *host, struct roda_conf_errors *errors)
             if (!(host->plugins[i].loaded.plugin.kinds & RODA_KIND_BIT(kind)))
                 continue;
             if (owned[kind]) {
-                (void)snprintf(section, sizeof section, "plugin %s",
-                               host->plugins[i].loaded.name);
+                (void)snprintf(section, sizeof section, "plugin %s", host->plugins[i].loaded.name);
                 (void)conf_error_at(errors, host->conf, section, NULL,
-                                    "owns messages of kind %u, as plugin %s does; remove one",
-                                    kind, host->plugins[owned[kind] - 1].loaded.name);
+                                    "owns messages of kind %u, as plugin %s does; remove one", kind,
+                                    host->plugins[owned[kind] - 1].loaded.name);
             }
             owned[kind] = i + 1;
         }
@@ -222,7 +221,8 @@ int host_load(struct conf *conf, struct roda_conf_errors *errors, struct host **
     return 0;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------- */
 
 static int make_contexts(struct host *host, struct host_plugin *p)
 {
@@ -416,7 +416,8 @@ void host_free(struct host *host)
     memory_free(host);
 }
 
-/* ---- listeners -------------------------------------------------------------------------------------- */
+/* ---- listeners
+ * -------------------------------------------------------------------------------------- */
 
 /* A plugin serves a listener if anything of it may see one of its connections. */
 static bool serves(const struct roda_plugin *p, bool offers_the_protocol)

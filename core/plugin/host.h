@@ -19,7 +19,7 @@
 struct host_plugin {
     struct loaded loaded;
     const void *conf;
-    void *shared;       /* what init() left in x->shared */
+    void *shared; /* what init() left in x->shared */
     uint32_t instance;
     bool initialised;
     struct context *contexts; /* one per worker, once workers are known */
@@ -33,7 +33,7 @@ struct host {
     uint32_t n_plugins;
     uint32_t *start_order; /* indices into plugins */
     uint32_t n_workers;
-    struct bus **buses;    /* per worker, for metrics; set by host_attach() */
+    struct bus **buses; /* per worker, for metrics; set by host_attach() */
 };
 
 /* Loads every enabled section's plugin and those that listeners need, fills their conf, runs

@@ -69,8 +69,7 @@ static int search(FILE *file, uint32_t *ret_abi, uint32_t *ret_size)
         return -ENOEXEC;
     for (uint32_t i = 0; i < header.e_phnum; i++) {
         elf_segment segment;
-        if (!read_at(file, header.e_phoff + (uint64_t)i * sizeof segment, &segment,
-                     sizeof segment))
+        if (!read_at(file, header.e_phoff + (uint64_t)i * sizeof segment, &segment, sizeof segment))
             return -ENOEXEC;
         if (segment.p_type != PT_NOTE || segment.p_filesz > sizeof notes)
             continue;

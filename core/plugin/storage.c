@@ -163,8 +163,7 @@ int roda_file_rename(struct roda_ctx *x, const char *from, const char *to, roda_
     if (!request)
         return -ENOMEM;
     request->done = fn;
-    return started(request,
-                   file_rename(context_of(x)->bus->files, from, to, on_done, request));
+    return started(request, file_rename(context_of(x)->bus->files, from, to, on_done, request));
 }
 
 int roda_file_remove(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg)

@@ -44,7 +44,7 @@ static int target_room(const struct task *task, struct roda_str *ret_room)
         *ret_room = task->command.room;
         return RODA_TAKEN;
     }
-    if ((task->data->moves || !task->data->room_len) && !roda_settled(task->c))
+    if ((task->data->moves || !task->data->room) && !roda_settled(task->c))
         return RODA_AGAIN;
     *ret_room = line_room(task->data);
     return RODA_TAKEN;
@@ -251,10 +251,9 @@ static void choose_room(const struct task *task)
         show_rooms_of_mine(task);
         return;
     }
-    if (!find_own_room(task, &room) || room.name.len > LINE_ROOM_BYTES_MAX)
+    if (!find_own_room(task, &room))
         return;
-    memcpy(task->data->room, room.name.ptr, room.name.len);
-    task->data->room_len = (uint8_t)room.name.len;
+    line_set_room(task->x, task->c, room.name);
     line_say(task->c, "you talk in %.*s", (int)room.name.len, room.name.ptr);
 }
 

@@ -14,6 +14,7 @@
  *   lists.c     replies that are long: /who, /rooms
  *   help.c      /help
  *   show.c      messages to lines
+ *   current.c   which room bare lines go to
  *   datagram.c  datagrams that have no session yet
  *
  * A connection has one current room, to which bare lines go. It is set by the answers to joins
@@ -90,6 +91,14 @@ static void opened(struct roda_ctx *x, struct roda_conn *c)
     hold_for_a_turn(x, c);
 }
 
+static void closed(struct roda_ctx *x, struct roda_conn *c, const char *reason, int shutdown)
+{
+    (void)reason;
+    (void)shutdown;
+    if (line_conn(x, c))
+        line_set_room(x, c, RODA_STR(""));
+}
+
 static const struct roda_option options[] = {
     {.name = "welcome",
      .type = RODA_T_BOOL,
@@ -141,4 +150,4 @@ RODA_PLUGIN(.name = "line", .summary = "the protocol for people with nc, telnet 
             .version = "0.1.0", .conf_size = sizeof(struct line_conf),
             .state_size = sizeof(struct line_state), .conn_size = sizeof(struct line_conn),
             .options = options, .metrics = metrics, .protocols = protocols, .needs = needs,
-            .check = check, .start = start);
+            .check = check, .start = start, .closed = closed);

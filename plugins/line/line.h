@@ -12,7 +12,17 @@ struct line_conf {
     const char *motd;
 };
 
+#define LINE_NAME_CHAINS 256u
+
+struct line_name { /* of a room that is somebody's current one here; see current.c */
+    struct line_name *next;
+    uint32_t users;
+    uint32_t len;
+    char text[];
+};
+
 struct line_state { /* per worker */
+    struct line_name *names[LINE_NAME_CHAINS];
     const struct roda_rooms *rooms;
     struct roda_ctx *rooms_ctx;
 };
@@ -26,13 +36,10 @@ enum {                               /* struct line_conn.flags */
        LINE_WELCOME_DUE = 1 << 5,    /* of a datagram session */
 };
 
-#define LINE_ROOM_BYTES_MAX 64
-
-struct line_conn { /* counts against the memory of an idle connection: keep it small */
+struct line_conn {          /* counts against the memory of an idle connection: keep it small */
+    struct line_name *room; /* the current one; NULL: in no room */
     uint8_t flags;
-    uint8_t moves;                  /* JOIN and PART under way: the current room is not settled */
-    uint8_t room_len;               /* 0: in no room */
-    char room[LINE_ROOM_BYTES_MAX]; /* the current room */
+    uint8_t moves; /* JOIN and PART under way: the current room is not settled */
 };
 
 #define LINE_TOKEN 1u /* of messages that this plugin submits; 0: the join at connect, by rooms */
@@ -51,8 +58,11 @@ static inline struct line_conn *line_conn(struct roda_ctx *x, const struct roda_
 
 static inline struct roda_str line_room(const struct line_conn *data)
 {
-    return (struct roda_str){data->room, data->room_len};
+    return data->room ? (struct roda_str){data->room->text, data->room->len} : RODA_STR("");
 }
+
+/* current.c: sets the current room; an empty name is none. Out of memory: none, and it is told. */
+void line_set_room(struct roda_ctx *x, struct roda_conn *c, struct roda_str name);
 
 /* command.c */
 int line_decode(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit);

@@ -133,15 +133,6 @@ static struct roda_str my_nick(const struct roda_conn *c)
     return person ? roda_person_get(person, RODA_PERSON_NICK) : RODA_STR("");
 }
 
-static void set_room(struct line_conn *data, struct roda_str room)
-{
-    data->room_len = 0;
-    if (room.len > sizeof(data->room))
-        return;
-    memcpy(data->room, room.ptr, room.len);
-    data->room_len = (uint8_t)room.len;
-}
-
 static struct roda_room find_room(struct roda_ctx *x, const struct roda_conn *c,
                                   struct roda_str name, uint64_t number)
 {
@@ -190,7 +181,7 @@ static void joined(struct roda_ctx *x, struct roda_conn *c, const struct roda_an
     uint64_t number = answer->msg->number ? answer->msg->number : answer->msg->prev;
     struct roda_room room = find_room(x, c, answer->msg->to, number);
 
-    set_room(data, answer->msg->to);
+    line_set_room(x, c, answer->msg->to);
     if (at_connect && !conf->welcome)
         return;
     if (!at_connect || !(data->flags & LINE_DATAGRAM)) {
@@ -208,17 +199,18 @@ static void left(struct roda_ctx *x, struct roda_conn *c, const struct roda_msg 
     const struct line_state *state = x->state;
     struct line_conn *data = line_conn(x, c);
     struct roda_room rooms[256];
+    struct roda_str current = line_room(data);
     size_t n;
 
-    if (data->room_len != msg->to.len || memcmp(data->room, msg->to.ptr, msg->to.len) != 0)
+    if (current.len != msg->to.len || memcmp(current.ptr, msg->to.ptr, current.len) != 0)
         return;
-    set_room(data, RODA_STR(""));
+    line_set_room(x, c, RODA_STR(""));
     n = state->rooms->joined(state->rooms_ctx, c, rooms, sizeof(rooms) / sizeof(*rooms));
     if (n > sizeof(rooms) / sizeof(*rooms))
         n = sizeof(rooms) / sizeof(*rooms);
     if (!n)
         return;
-    set_room(data, rooms[n - 1].name);
+    line_set_room(x, c, rooms[n - 1].name);
     line_say(c, "you talk in %.*s", (int)rooms[n - 1].name.len, rooms[n - 1].name.ptr);
 }
 

@@ -169,13 +169,19 @@ static int bans_reserve(struct roda_ctx *x, struct home *home)
 /* ---- deciding
  * ------------------------------------------------------------------------------------ */
 
+/* While somebody changes his nick, both lead to him; in this room he has one at a time. */
 struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick)
 {
     roda_conn_id conn = 0;
     struct roda_person *person = directory_person(directory_of(x), nick, &conn);
+    struct home_member *member = person ? members_find(&home->members, conn) : NULL;
+    struct name wanted, has;
 
     roda_person_unref(person);
-    return person ? members_find(&home->members, conn) : NULL;
+    if (!member || name_fold(nick, &wanted) ||
+        name_fold(roda_person_get(member->person, RODA_PERSON_NICK), &has))
+        return NULL;
+    return wanted.len == has.len && !memcmp(wanted.text, has.text, has.len) ? member : NULL;
 }
 
 static uint32_t rank_of(char letter)

@@ -253,6 +253,8 @@ int64_t roda_file_append(struct roda_file *file, struct roda_str bytes)
         return -EBADF;
     if (file->error)
         return file->error;
+    if (bytes.len > WAITING_BYTES_MAX)
+        return -EMSGSIZE;
     if (b->len - file->written + bytes.len > WAITING_BYTES_MAX)
         return -ENOBUFS;
     bytes_put(b, bytes.ptr, bytes.len);

@@ -737,10 +737,10 @@ void testhost_hold_offloads(struct testhost *h, bool on)
 
 static const struct roda_metric core_metrics[] = {
     [CORE_CONNECTIONS] = {"connections", RODA_GAUGE, "connections open now"},
-    [CORE_MESSAGES] = {"messages", RODA_COUNTER, "messages submitted"},
-    [CORE_ENCODES] = {"encodes", RODA_COUNTER, "messages encoded"},
-    [CORE_SENDS] = {"sends", RODA_COUNTER, "sends"},
-    [CORE_UNITS] = {"units", RODA_COUNTER, "units received"},
+    [CORE_MESSAGES] = {"messages_submitted_total", RODA_COUNTER, "messages submitted"},
+    [CORE_ENCODES] = {"encodes_total", RODA_COUNTER, "messages encoded"},
+    [CORE_SENDS] = {"sends_total", RODA_COUNTER, "sends"},
+    [CORE_UNITS] = {"units_received_total", RODA_COUNTER, "units received"},
 };
 #define N_CORE_METRICS (sizeof core_metrics / sizeof *core_metrics)
 

@@ -161,7 +161,8 @@ void testhost_power_cut(struct testhost *h);
 size_t testhost_log_lines(const struct testhost *h);
 const char *testhost_log_line(const struct testhost *h, size_t index); /* NULL: no more */
 bool testhost_logged(const struct testhost *h, const char *part);
-/* Of all workers. plugin "core": connections, messages, encodes, sends, units. */
+/* Of all workers. plugin "core": connections, messages_submitted_total, encodes_total, sends_total,
+ * units_received_total. */
 int64_t testhost_metric(const struct testhost *h, const char *plugin, const char *name);
 
 #ifdef __cplusplus

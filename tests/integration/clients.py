@@ -276,9 +276,7 @@ class Pump:
         token = os.urandom(4).hex().encode()
         for peer in peers:
             self.send(peer, b"/ping " + token + b"\n")
-        self.run(
-            lambda: all(token in peer.received[-200:] for peer in peers), what, patience_s
-        )
+        self.run(lambda: all(token in peer.received for peer in peers), what, patience_s)
         for peer in peers:
             peer.forget()
 

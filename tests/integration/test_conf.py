@@ -73,8 +73,8 @@ class Conf(unittest.TestCase):
         text = GOOD + "[limits]\nline_bytes = 2k\n[plugin line]\nmotd = olá\n"
         status, first, stderr = self.run_with(text, "--dump")
         self.assertEqual((status, stderr), (0, ""))
-        self.assertRegex(first, r"(?m)^line_bytes = 2k +; .*roda\.conf:6$")
-        self.assertRegex(first, r"(?m)^motd = olá +; .*roda\.conf:8$")
+        self.assertRegex(first, r"(?m)^line_bytes = 2k +; .*roda\.conf:7$")
+        self.assertRegex(first, r"(?m)^motd = olá +; .*roda\.conf:9$")
         self.assertRegex(first, r"(?m)^send_queue = 256k +; default$")
         status, second, stderr = self.run_with(first, "--dump")
         self.assertEqual((status, stderr), (0, ""))
@@ -143,8 +143,8 @@ class Conf(unittest.TestCase):
             r'^roda\.conf:4: \[listener chat\]\.line\.welcom: .*"(line\.)?welcome"',
         )
         self.check(
-            GOOD.replace("port = 3000", "port = 3000\nrooms.first_room = x"),
-            r"^roda\.conf:4: \[listener chat\]\.rooms\.first_room: ",
+            GOOD.replace("port = 3000", "port = 3000\nrooms.max_rooms = 5"),
+            r"^roda\.conf:4: \[listener chat\]\.rooms\.max_rooms: ",
         )
 
     def test_unknown_sections(self):
@@ -196,9 +196,8 @@ class Conf(unittest.TestCase):
             ("port = 3000", "port = 3000\nlayers = tls", r"layers: tls: "),
         ):
             with self.subTest(new=new):
-                self.check(
-                    GOOD.replace(old, new), r"^roda\.conf:\d+: \[listener chat\]\." + reason
-                )
+                text = GOOD.replace(old, new) + "[plugin line]\n"
+                self.check(text, r"^roda\.conf:\d+: \[listener chat\]\." + reason)
 
     def test_all_at_once(self):
         text = """[core]

@@ -48,7 +48,9 @@ def blocks():
 def bytes_of(line, words):
     """A line that is sent: words for {words}, bytes for \\xNN."""
     line = re.sub(r"\{(\w+)\}", lambda match: words[match.group(1)], line)
-    return re.sub(rb"\\x([0-9A-F]{2})", lambda match: bytes([int(match.group(1), 16)]), line.encode())
+    return re.sub(
+        rb"\\x([0-9A-F]{2})", lambda match: bytes([int(match.group(1), 16)]), line.encode()
+    )
 
 
 def pattern_of(line, words):

@@ -50,6 +50,7 @@ def connect_crowd(broker, pump):
             receivers.append(connect_on(broker, pump, f"r-on-{worker}", worker))
     senders = [connect_on(broker, pump, f"s{i}", i % WORKERS) for i in range(SENDERS)]
     pump.settle(receivers + senders)
+    pump.settle(receivers + senders)  # what was pushed to all before the first is read by now
     stats = broker.stats()
     assert all(count > 0 for count in stats.workers("connections")), stats.workers("connections")
     return receivers, senders

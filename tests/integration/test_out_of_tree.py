@@ -191,7 +191,9 @@ class OutOfTree(unittest.TestCase):
         module = self.build / "few-words.so"
         done = self.check(self.conf(f"[plugin few-words]\npath = {module}\nwords = 0\n"))
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stdout + done.stderr, r"roda\.conf:11: \[plugin few-words\]\.words: 0")
+        self.assertRegex(
+            done.stdout + done.stderr, r"roda\.conf:11: \[plugin few-words\]\.words: 0"
+        )
 
     def test_loads_by_name_where_it_was_installed(self):
         conf = self.conf("[plugin few-words]\nwords = 3\n")

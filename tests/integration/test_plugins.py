@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What <roda/plugin.h> promises, seen on the real broker with the plugins of tests/integration/plugins:
-each verdict at each stage, services, the pool, the order of hooks, blame, and what is not loaded."""
+"""What <roda/plugin.h> promises, seen on the real broker with the plugins of the folder plugins:
+each verdict at its stage, services, the pool, the order of hooks, blame, and what is not loaded."""
 
 import os
 import re
@@ -24,8 +24,12 @@ def broker_with(*sections, workers=2, **arguments):
     return Broker(workers=workers, listeners=UNIX, plugins="".join(sections) + PLUGINS, **arguments)
 
 
-def people(broker, *nicks):
-    return [LineClient(broker, nick, listener="unix") for nick in nicks]
+class People(unittest.TestCase):
+    def people(self, broker, *nicks):
+        clients = [LineClient(broker, nick, listener="unix") for nick in nicks]
+        for client in clients:
+            self.addCleanup(client.close)
+        return clients
 
 
 class NotLoaded(unittest.TestCase):
@@ -57,16 +61,16 @@ class NotLoaded(unittest.TestCase):
         self.refused("missing_need", "nothing/1")
 
 
-class Verdicts(unittest.TestCase):
+class Verdicts(People):
     def test_replace(self):
         with broker_with(section("replace")) as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             ana.send("replace good morning")
             bia.expect(r"ana: good morning$")
 
     def test_reject_and_drop(self):
         with broker_with(section("reject", "unit = 17")) as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             ana.send("reject submit")
             ana.expect(r"^! .*refused at submit")
             ana.send("reject admit")
@@ -85,7 +89,7 @@ class Verdicts(unittest.TestCase):
 
     def test_delay_keeps_order(self):
         with broker_with(section("delay_submit", "delay = 100ms")) as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             for text in ("delay one", "two", "delay three", "four"):
                 ana.send(text)
             ana.sync()
@@ -97,14 +101,14 @@ class Verdicts(unittest.TestCase):
     def test_delay_is_bounded(self):
         delay = section("delay_submit", "delay = 100ms")
         with broker_with(delay, limits="max_delay = 1s") as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             ana.send("delay for ever")
             ana.expect(r"^! .*held back")
 
     def test_defer(self):
         defer = section("defer_submit", "after = 50ms")
         with broker_with(defer, limits="max_delay = 1s") as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             ana.send("defer this")
             ana.send("not this")
             bia.expect(r"ana: defer this$")
@@ -120,7 +124,7 @@ class Verdicts(unittest.TestCase):
 
     def test_defer_of_who_has_gone(self):
         with broker_with(section("defer_submit", "after = 200ms")) as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             ana.send("defer this")
             ana.reset()
             broker.wait_stats(
@@ -132,7 +136,7 @@ class Verdicts(unittest.TestCase):
         """One room is slow; nothing is lost there, and the others go on meanwhile."""
         slow = section("slow_home", "batch = 5\nperiod = 200ms\nroom = tar")
         with broker_with(slow, workers=4) as broker:
-            ana, bia, caio = people(broker, "ana", "bia", "caio")
+            ana, bia, caio = self.people(broker, "ana", "bia", "caio")
             for client in (ana, bia):
                 client.send("/join tar")
                 client.expect(r"tar")
@@ -151,10 +155,10 @@ class Verdicts(unittest.TestCase):
                 bia.expect(rf"ana: slow {i}$")
 
 
-class Around(unittest.TestCase):
+class Around(People):
     def test_services_whatever_the_order_of_sections(self):
         with broker_with(section("needs"), section("offers"), workers=1) as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             for i in (1, 2):
                 ana.send("count")
                 ana.expect(rf"^! .*count {i}$")
@@ -170,7 +174,7 @@ class Around(unittest.TestCase):
 
     def test_offload(self):
         with broker_with(section("offload")) as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             ana.send("offload")
             ana.expect(r"^! .*worked on another thread$")
             ana.send("offload flood")
@@ -183,7 +187,7 @@ class Around(unittest.TestCase):
         names = ("probe_b", "probe_a", "probe_c")
         sections = [section(name) for name in names]
         with broker_with(*sections, workers=1) as broker:
-            ana, bia = people(broker, "ana", "bia")
+            ana, bia = self.people(broker, "ana", "bia")
             ana.send("probe")
             bia.expect(r"ana: probe$")
             ana.sync()
@@ -202,14 +206,14 @@ class Around(unittest.TestCase):
 
     def test_blame_on_a_fatal_signal(self):
         with broker_with(section("crash"), expect_status=-signal.SIGSEGV) as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             ana.send("crash")
             broker.wait_message(r"fatal signal 11 .*plugin crash, hook submit")
             broker.wait_end()
 
     def test_blame_for_a_slow_hook(self):
         with broker_with(section("slow_hook", "busy = 60ms"), workers=1) as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             # Hooks are timed from the turn after the first slow one on.
             for i in range(5):
                 ana.send(f"slow {i}")
@@ -219,7 +223,7 @@ class Around(unittest.TestCase):
     def test_no_descriptor_left(self):
         """New ones wait while none is free, those who are here go on, and nothing spins."""
         with broker_with(section("hold_descriptors"), workers=1, descriptors=200) as broker:
-            (ana,) = people(broker, "ana")
+            (ana,) = self.people(broker, "ana")
             broker.stats()
             ana.send("hold")
             held = int(ana.expect(r"^! .*?(\d+) descriptors are held$").group(1))

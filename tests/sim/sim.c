@@ -398,6 +398,28 @@ static bool step(struct world *w)
     return sim_advance_to(w->kernel, sim_next_event_ns(w->kernel)) || w->n_clients;
 }
 
+static void describe_broker(struct world *w)
+{
+    for (uint32_t i = 0; i < w->broker->n_workers; i++) {
+        const struct net *net = &w->broker->workers[i].net;
+        for (uint32_t s = 0; s < net->used_slots; s++) {
+            const struct roda_conn *c = net->slots[s].conn;
+            if (c)
+                fprintf(stderr,
+                        "  worker %u, slot %u: state %u, flags %x, waits %x, holds %u, answers %u, "
+                        "under way %u, queued %u, in flight %u\n",
+                        i, s, c->state, c->flags, c->waits, c->holds, c->answers, c->under_way,
+                        c->queued_bytes, c->in_flight);
+        }
+    }
+    for (uint32_t i = 0; i < w->n_clients; i++)
+        if (w->clients[i].end)
+            fprintf(stderr, "  client %u: said %u, answered %u, ping %d, number %llu of %llu\n",
+                    w->clients[i].id, w->clients[i].said, w->clients[i].answered,
+                    w->clients[i].ping_pending, (unsigned long long)w->clients[i].number,
+                    (unsigned long long)w->lobby_max);
+}
+
 static bool run_until(struct world *w, bool (*done)(struct world *w), uint64_t steps,
                       const char *what)
 {
@@ -410,6 +432,7 @@ static bool run_until(struct world *w, bool (*done)(struct world *w), uint64_t s
     if (!w->failed && !done(w)) {
         fail(w, "never: %s", what);
         sim_describe(w->kernel, stderr);
+        describe_broker(w);
     }
     return false;
 }

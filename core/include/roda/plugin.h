@@ -38,10 +38,11 @@
  *            Hooks and functions without a tag are [worker]. No hook may block: nothing else on
  *            that worker runs until it returns.
  * REENTRANCE No report (opened, ready, closed, answer, ...) runs inside a roda_*() call, except
- *            that roda_fanout and roda_send call encode, and roda_submit calls submit filters
- *            and handle. A connection closed by a call is reported at the end of the turn.
- * OWNERSHIP  Arguments are borrowed for the call. "Takes" moves a reference in, also when the
- *            call fails; "returns a reference" moves one out. Pointers handed to a hook are
+ *            that roda_fanout and roda_send call encode and deliver filters, roda_submit calls
+ *            submit filters and handle, roda_lane_publish admit and publish filters and the
+ *            lane's function, roda_charge charged. A connection closed by a call is reported at the
+ * end of the turn. OWNERSHIP  Arguments are borrowed for the call. "Takes" moves a reference in,
+ * also when the call fails; "returns a reference" moves one out. Pointers handed to a hook are
  *            valid until it returns unless said otherwise.
  * ERRORS     int: 0, or a negative errno and no effect. A callback given to a call that failed
  *            never runs; otherwise it runs exactly once, with -ECANCELED if cancelled (timers
@@ -71,12 +72,12 @@ extern "C" {
 #define RODA_EXPORT       __attribute__((visibility("default")))
 #define RODA_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
-struct roda_conn;      /* a connection or datagram session; lives on one worker */
-struct roda_out;       /* a byte builder inside the core's own memory */
-struct roda_place;     /* see roda_place_new() */
-struct roda_timer;     /* see roda_timer_start() */
-struct roda_file;      /* see roda_file_open() */
-struct roda_lane;      /* see roda_lane_new() */
+struct roda_conn;        /* a connection or datagram session; lives on one worker */
+struct roda_out;         /* a byte builder inside the core's own memory */
+struct roda_place;       /* see roda_place_new() */
+struct roda_timer;       /* see roda_timer_start() */
+struct roda_file;        /* see roda_file_open() */
+struct roda_lane;        /* see roda_lane_new() */
 struct roda_conf_errors; /* where check() reports */
 struct sockaddr;
 
@@ -127,49 +128,50 @@ uint64_t roda_person_id(const struct roda_person *person);                      
 
 /* ---- messages ----------------------------------------------------------------------------- */
 
-enum {                  /* struct roda_msg.kind */
-    RODA_NONE = 0,      /* */
-                        /* Numbered: history keeps them and every member is shown them. */
-    RODA_TEXT = 1,      /* to, text */
-    RODA_NOTICE = 2,    /* to, text: from programs; never answered by programs */
-    RODA_TOPIC = 3,     /* to, text: the new topic, may be empty */
-    RODA_KICK = 4,      /* to, subject: nick put out, text: reason */
-    RODA_MODE = 5,      /* to, subject: what or who, text: the change, e.g. "+o" */
-    RODA_RENAME = 6,    /* to, text: the room's new name */
-                        /* Presence: no number; they keep their place after number `prev`. */
-    RODA_JOIN = 16,     /* to; subject: the key, on the way in */
-    RODA_PART = 17,     /* to, text: reason */
-    RODA_QUIT = 18,     /* text: reason */
-    RODA_NICK = 19,     /* text: the new nick */
-    RODA_AWAY = 20,     /* text: why, empty: back */
-    RODA_TYPING = 21,   /* to */
-    RODA_INVITE = 22,   /* to, subject: nick invited */
-    RODA_KIND_MAX = 63  /* kinds are 1 .. 63 */
+enum {                    /* struct roda_msg.kind */
+       RODA_NONE = 0,     /* */
+                          /* Numbered: history keeps them and every member is shown them. */
+       RODA_TEXT = 1,     /* to, text */
+       RODA_NOTICE = 2,   /* to, text: from programs; never answered by programs */
+       RODA_TOPIC = 3,    /* to, text: the new topic, may be empty */
+       RODA_KICK = 4,     /* to, subject: nick put out, text: reason */
+       RODA_MODE = 5,     /* to, subject: what or who, text: the change, e.g. "+o" */
+       RODA_RENAME = 6,   /* to, text: the room's new name */
+                          /* Presence: no number; they keep their place after number `prev`. */
+       RODA_JOIN = 16,    /* to; subject: the key, on the way in */
+       RODA_PART = 17,    /* to, text: reason */
+       RODA_QUIT = 18,    /* text: reason */
+       RODA_NICK = 19,    /* text: the new nick */
+       RODA_AWAY = 20,    /* text: why, empty: back */
+       RODA_TYPING = 21,  /* to */
+       RODA_INVITE = 22,  /* to, subject: nick invited */
+       RODA_KIND_MAX = 63 /* kinds are 1 .. 63 */
 };
-#define RODA_KIND_BIT(kind) (UINT64_C(1) << (kind))
+#define RODA_KIND_BIT(kind)      (UINT64_C(1) << (kind))
 #define RODA_KIND_NUMBERED(kind) ((kind) >= RODA_TEXT && (kind) < RODA_JOIN)
 
-enum {                       /* struct roda_msg.flags */
-    RODA_MSG_DROPPABLE = 1,  /* may be lost by a slow reader (typing) */
-    RODA_MSG_ACTION = 2,     /* TEXT: "/me"; the text is what the sender does */
-    RODA_MSG_DIRECT = 4,     /* `to` is a nick, not a room */
-    RODA_MSG_MULTILINE = 8,  /* LF inside text is allowed */
-    RODA_MSG_FORCED = 16,    /* by the broker or an operator, not by who it happens to */
+enum {                         /* struct roda_msg.flags */
+       RODA_MSG_DROPPABLE = 1, /* may be lost by a slow reader (typing) */
+       RODA_MSG_ACTION = 2,    /* TEXT: "/me"; the text is what the sender does */
+       RODA_MSG_DIRECT = 4,    /* `to` is a nick, not a room */
+       RODA_MSG_MULTILINE = 8, /* LF inside text is allowed */
+       RODA_MSG_FORCED = 16,   /* by the broker or an operator, not by who it happens to */
 };
 
 struct roda_tag {
     struct roda_str key, value;
 };
 
-/* Made by the core only. May be changed through roda_msg_*() while one worker holds the only
- * reference; frozen from roda_lane_publish() on, when any worker may read it. */
+/* Made by the core only. Its owner may change it while one worker holds the only reference (`to`
+ * to a canonical form that lives as long); frozen from roda_lane_publish() on, when any worker may
+ * read it. */
 struct roda_msg {
     uint32_t kind;
     uint32_t flags;
-    uint64_t number;  /* place in the room; 0: none (presence, or not numbered yet) */
-    uint64_t prev;    /* the number before this event in the room */
-    uint64_t epoch;   /* of the room; 0: not known yet */
-    int64_t time_ns;  /* CLOCK_REALTIME, given at the home; never runs back within a room */
+    uint64_t number;   /* place in the room; 0: none (presence, or not numbered yet) */
+    uint64_t prev;     /* the number before this event in the room */
+    uint64_t epoch;    /* of the room; 0: not known yet */
+    int64_t time_ns;   /* CLOCK_REALTIME, given at the home; never runs back within a room */
     roda_conn_id from; /* 0: not from a connection */
     uint64_t token;    /* the sending protocol's own; shown to nobody else */
     const struct roda_person *sender; /* NULL: the broker itself */
@@ -232,31 +234,31 @@ enum {
     RODA_DEFER = 4,  /* decide later: only by roda_defer(); in publish simply returned */
 };
 
-enum {                      /* why something is refused; struct roda_answer.code */
-    RODA_OK = 0,
-    RODA_E_DROPPED = 1,     /* a filter dropped it */
-    RODA_E_UNKNOWN = 2,     /* no owner for this kind */
-    RODA_E_NO_ROOM = 3,     /* no such room */
-    RODA_E_NO_PERSON = 4,   /* no such nick */
-    RODA_E_NOT_MEMBER = 5,
-    RODA_E_ALREADY = 6,     /* member already, same topic ... */
-    RODA_E_NAME = 7,        /* a name that is not allowed */
-    RODA_E_TAKEN = 8,       /* nick in use */
-    RODA_E_BANNED = 9,
-    RODA_E_KEY = 10,        /* room key missing or wrong */
-    RODA_E_INVITE_ONLY = 11,
-    RODA_E_MODERATED = 12,
-    RODA_E_RANK = 13,       /* needs a rank the sender does not have */
-    RODA_E_FULL = 14,       /* room, broker or connection has as many as it may */
-    RODA_E_RATE = 15,       /* too fast */
-    RODA_E_STORAGE = 16,    /* cannot be stored now */
-    RODA_E_TIMEOUT = 17,    /* held back longer than max_delay */
-    RODA_E_MEMORY = 18,     /* out of memory */
-    RODA_E_SHUTDOWN = 19,
-    RODA_E_TEXT = 20,       /* text that is not allowed */
-    RODA_E_ARGUMENT = 21,   /* missing or malformed argument */
-    RODA_E_TARGET = 22,     /* the person or member aimed at is not there */
-    RODA_E_AUTH = 23,
+enum { /* why something is refused; struct roda_answer.code */
+       RODA_OK = 0,
+       RODA_E_DROPPED = 1,   /* a filter dropped it */
+       RODA_E_UNKNOWN = 2,   /* no owner for this kind */
+       RODA_E_NO_ROOM = 3,   /* no such room */
+       RODA_E_NO_PERSON = 4, /* no such nick */
+       RODA_E_NOT_MEMBER = 5,
+       RODA_E_ALREADY = 6, /* member already, same topic ... */
+       RODA_E_NAME = 7,    /* a name that is not allowed */
+       RODA_E_TAKEN = 8,   /* nick in use */
+       RODA_E_BANNED = 9,
+       RODA_E_KEY = 10, /* room key missing or wrong */
+       RODA_E_INVITE_ONLY = 11,
+       RODA_E_MODERATED = 12,
+       RODA_E_RANK = 13,    /* needs a rank the sender does not have */
+       RODA_E_FULL = 14,    /* room, broker or connection has as many as it may */
+       RODA_E_RATE = 15,    /* too fast */
+       RODA_E_STORAGE = 16, /* cannot be stored now */
+       RODA_E_TIMEOUT = 17, /* held back longer than max_delay */
+       RODA_E_MEMORY = 18,  /* out of memory */
+       RODA_E_SHUTDOWN = 19,
+       RODA_E_TEXT = 20,     /* text that is not allowed */
+       RODA_E_ARGUMENT = 21, /* missing or malformed argument */
+       RODA_E_TARGET = 22,   /* the person or member aimed at is not there */
+       RODA_E_AUTH = 23,
 };
 
 struct roda_event {
@@ -276,16 +278,17 @@ roda_verdict roda_defer(struct roda_event *ev, uint64_t *ret_ticket);
 /* Once per defer, with PASS or DROP, or REJECT by text. -ESTALE: the connection has gone. */
 int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint32_t code,
                 struct roda_str text);
-/* submit only. Takes msg, which the next filter sees instead. Returns RODA_PASS. */
+/* submit only. Takes msg (from and token copied from the old one), which the next filter sees
+ * instead. Returns RODA_PASS. */
 roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg);
 
 /* ---- submitting, and what an owner does ---------------------------------------------------- */
 
 struct roda_answer {
-    uint32_t code;         /* RODA_OK: published (or done); else why not */
-    uint32_t kind;         /* of the message */
-    uint64_t token;        /* of the message */
-    struct roda_str text;  /* why not, one sentence without a full stop; may be empty */
+    uint32_t code;              /* RODA_OK: published (or done); else why not */
+    uint32_t kind;              /* of the message */
+    uint64_t token;             /* of the message */
+    struct roda_str text;       /* why not, one sentence without a full stop; may be empty */
     const struct roda_msg *msg; /* the message; with number, epoch and time where it has them.
                                    NULL, and kind RODA_NONE: an input filter refused a unit */
 };
@@ -312,10 +315,12 @@ enum {
  * destination, or the window to that worker is full. */
 int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint64_t destination);
 /* Answers ev's message on the sender's worker instead of routing it. In arrive(): refuses it;
- * the answer travels to the sender's worker in order. Text is copied. */
+ * the answer travels to the sender's worker in order. arrive() publishes or refuses the message
+ * before it returns; else the core refuses it with RODA_E_UNKNOWN. Text is copied. */
 void roda_refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const char *fmt, ...)
     RODA_PRINTF(4, 5);
-/* Answers a message handled without a route: runs protocol->answer at the end of the turn. */
+/* Answers a message handled without a route: runs protocol->answer at the end of the turn. Until
+ * then nothing of the connection is settled; who answers in a later turn holds it meanwhile. */
 void roda_answer(struct roda_ctx *x, struct roda_conn *c, uint32_t code, struct roda_str text,
                  struct roda_msg *msg);
 /* Stops and restarts a connection's input; calls count, at most 255 at once. */
@@ -327,7 +332,8 @@ void roda_conn_release(struct roda_conn *c);
  * (-ENOSPC, -EIO): nobody may be shown it, and the number is lost. */
 typedef void roda_lane_fn(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result);
 int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_lane **ret_lane);
-void roda_lane_free(struct roda_lane *lane); /* NULL is a no-op; must be empty */
+/* NULL is a no-op; must be empty. In the lane's own function: it is gone when that returns. */
+void roda_lane_free(struct roda_lane *lane);
 /* Where the lane stands; the owner sets both before the first event. */
 void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number);
 uint64_t roda_lane_epoch(const struct roda_lane *lane);
@@ -374,9 +380,9 @@ void roda_conn_set_person(struct roda_conn *c, struct roda_person *person);
 const char *roda_conn_peer_text(const struct roda_conn *c, char *buf, size_t size);
 /* Valid until the next call on this thread. */
 const struct sockaddr *roda_conn_peer(const struct roda_conn *c);
-struct roda_str roda_conn_listener(const struct roda_conn *c);      /* [listener NAME] */
-struct roda_str roda_conn_protocol(const struct roda_conn *c);      /* "line" */
-struct roda_str roda_conn_transport(const struct roda_conn *c);     /* "tcp", "udp", "unix" */
+struct roda_str roda_conn_listener(const struct roda_conn *c);  /* [listener NAME] */
+struct roda_str roda_conn_protocol(const struct roda_conn *c);  /* "line" */
+struct roda_str roda_conn_transport(const struct roda_conn *c); /* "tcp", "udp", "unix" */
 /* Later encodes for this connection use this variant. The upper 8 bits are the core's. */
 void roda_conn_set_variant(struct roda_conn *c, uint32_t variant);
 uint32_t roda_conn_variant(const struct roda_conn *c);
@@ -430,17 +436,17 @@ struct roda_peer {
     uint64_t core[2]; /* the core's own */
 };
 
-enum { /* struct roda_protocol.framing */
-    RODA_LINES = 0, /* streams: LF or CRLF ends a unit; datagrams: so does the datagram's end */
-    RODA_RAW = 1,   /* the protocol gets bytes as they come */
+enum {                 /* struct roda_protocol.framing */
+       RODA_LINES = 0, /* LF or CRLF ends a unit; so does the end of the stream or datagram */
+       RODA_RAW = 1,   /* the protocol gets bytes as they come */
 };
-enum { /* struct roda_protocol.flags */
-    RODA_PROTOCOL_HANDSHAKE = 1, /* handshake_timeout applies until roda_conn_ready() */
+enum {                              /* struct roda_protocol.flags */
+       RODA_PROTOCOL_HANDSHAKE = 1, /* handshake_timeout applies until roda_conn_ready() */
 };
 enum { /* decode() */
-    RODA_TAKEN = 0,
-    RODA_AGAIN = 1, /* the same unit again, once nothing of this connection is under way */
-    RODA_BAD = 2,   /* protocol error: close (after roda_conn_close() gave the reason) */
+       RODA_TAKEN = 0,
+       RODA_AGAIN = 1, /* the same unit again, once nothing of this connection is under way */
+       RODA_BAD = 2,   /* protocol error: close (after roda_conn_close() gave the reason) */
 };
 
 struct roda_protocol {
@@ -484,10 +490,10 @@ struct roda_layer;
 
 /* ---- time, randomness, timers, memory ------------------------------------------------------ */
 
-uint64_t roda_now_ms(struct roda_ctx *x);  /* monotonic, read once a turn; never 0 */
-int64_t roda_time_ns(struct roda_ctx *x);  /* CLOCK_REALTIME, read once a turn */
+uint64_t roda_now_ms(struct roda_ctx *x); /* monotonic, read once a turn; never 0 */
+int64_t roda_time_ns(struct roda_ctx *x); /* CLOCK_REALTIME, read once a turn */
 void roda_random(struct roda_ctx *x, void *buf, size_t size);
-uint64_t roda_hash(struct roda_str bytes); /* SipHash-2-4, key per process. [any] */
+uint64_t roda_hash(struct roda_str bytes);        /* SipHash-2-4, key per process. [any] */
 uint64_t roda_hash_stable(struct roda_str bytes); /* the same on every machine, for ever. [any] */
 /* period 0: once; the timer is gone when fn has run. NULL: memory is out. */
 struct roda_timer *roda_timer_start(struct roda_ctx *x, uint64_t delay_ms, uint64_t period_ms,
@@ -508,7 +514,8 @@ struct roda_item {
     uint32_t bytes;    /* what it keeps alive, for the window between the two workers */
 };
 /* run() is called exactly once, on that worker with its ctx of this plugin, in the order of
- * posts per pair of workers; -ECANCELED at shutdown. To oneself: next turn. */
+ * posts per pair of workers; -ECANCELED at shutdown. To oneself: later in this turn, or in the
+ * next one; never inside the call. */
 void roda_post(struct roda_ctx *x, uint32_t worker, struct roda_item *item);
 /* Like roda_post(), but pushed after everything that this worker posts in this turn, to
  * whomever: what run() then causes cannot overtake it. Receipts are made of this. */
@@ -574,17 +581,17 @@ void roda_metrics_read(struct roda_ctx *x, roda_metric_fn *fn, void *arg);
 
 /* ---- options: one table feeds parser, --dump, --plugin-help, conf/roda.conf and the manual -- */
 
-enum { /* the field's C type in parentheses */
-    RODA_T_BOOL = 1, /* yes, no (int) */
-    RODA_T_INT,      /* (int64_t) */
-    RODA_T_BYTES,    /* 512, 4k, 1M, 10G: x 1024 (int64_t) */
-    RODA_T_MS,       /* 250ms 30s 5m 12h 7d; 0 (int64_t) */
-    RODA_T_RATE,     /* "2/s burst 10", "off" (struct roda_rate) */
-    RODA_T_STRING,   /* (const char *), "" if empty */
-    RODA_T_PATH,     /* (const char *), "" if empty */
-    RODA_T_CHOICE,   /* one of choices (int64_t: its index) */
-    RODA_T_LIST,     /* commas or a repeated key (struct roda_list) */
-    RODA_T_MODE,     /* octal permission bits: 0660 (int64_t) */
+enum {                  /* the field's C type in parentheses */
+       RODA_T_BOOL = 1, /* yes, no (int) */
+       RODA_T_INT,      /* (int64_t) */
+       RODA_T_BYTES,    /* 512, 4k, 1M, 10G: x 1024 (int64_t) */
+       RODA_T_MS,       /* 250ms 30s 5m 12h 7d; 0 (int64_t) */
+       RODA_T_RATE,     /* "2/s burst 10", "off" (struct roda_rate) */
+       RODA_T_STRING,   /* (const char *), "" if empty */
+       RODA_T_PATH,     /* (const char *), "" if empty */
+       RODA_T_CHOICE,   /* one of choices (int64_t: its index) */
+       RODA_T_LIST,     /* commas or a repeated key (struct roda_list) */
+       RODA_T_MODE,     /* octal permission bits: 0660 (int64_t) */
 };
 struct roda_rate {
     int64_t count;  /* 0: off */
@@ -595,10 +602,10 @@ struct roda_list {
     const struct roda_str *items; /* NUL-terminated each */
     size_t n;
 };
-enum {                         /* struct roda_option.flags */
-    RODA_OPTION_LISTENER = 1,  /* a listener may override it: NAME.key = value */
-    RODA_OPTION_NEW = 2,       /* a reload changes it for new connections only */
-    RODA_OPTION_RESTART = 4,   /* a reload refuses to change it */
+enum {                           /* struct roda_option.flags */
+       RODA_OPTION_LISTENER = 1, /* a listener may override it: NAME.key = value */
+       RODA_OPTION_NEW = 2,      /* a reload changes it for new connections only */
+       RODA_OPTION_RESTART = 4,  /* a reload refuses to change it */
 };
 struct roda_option {
     const char *name; /* lower_snake_case; NULL ends the table */
@@ -626,7 +633,7 @@ typedef roda_verdict roda_filter_fn(struct roda_ctx *x, struct roda_event *ev);
 struct roda_plugin {
     uint32_t abi, size; /* first: they protect the rest */
     const char *name, *summary, *version;
-    uint32_t conf_size, state_size, conn_size, flags; /* flags: 0 */
+    uint32_t conf_size, state_size, conn_size, flags;             /* flags: 0 */
     uint16_t option_size, metric_size, protocol_size, layer_size; /* strides: tables may grow */
     uint16_t service_size, reserved[3];
     const struct roda_option *options;

@@ -20,18 +20,18 @@ extern "C" {
 #define RODA_ROOMS_ID "rooms/1"
 
 enum { /* struct roda_member.rank */
-    RODA_RANK_NONE = 0,
-    RODA_RANK_VOICE = 1,
-    RODA_RANK_OPERATOR = 2,
-    RODA_RANK_OWNER = 3,
+       RODA_RANK_NONE = 0,
+       RODA_RANK_VOICE = 1,
+       RODA_RANK_OPERATOR = 2,
+       RODA_RANK_OWNER = 3,
 };
 
-enum {                           /* struct roda_room.modes */
-    RODA_ROOM_MODERATED = 1,     /* only voice and above may talk */
-    RODA_ROOM_INVITE_ONLY = 2,
-    RODA_ROOM_KEY = 4,           /* a key is set */
-    RODA_ROOM_TOPIC_LOCKED = 8,  /* only operators change the topic */
-    RODA_ROOM_SECRET = 16,       /* not in lists */
+enum {                          /* struct roda_room.modes */
+       RODA_ROOM_MODERATED = 1, /* only voice and above may talk */
+       RODA_ROOM_INVITE_ONLY = 2,
+       RODA_ROOM_KEY = 4,          /* a key is set */
+       RODA_ROOM_TOPIC_LOCKED = 8, /* only operators change the topic */
+       RODA_ROOM_SECRET = 16,      /* not in lists */
 };
 
 struct roda_room { /* a snapshot; texts are valid until the callback or caller returns */
@@ -71,11 +71,9 @@ struct roda_rooms {
     int (*members)(struct roda_ctx *x, struct roda_str room, uint64_t after, uint32_t max,
                    roda_members_fn *fn, void *arg);
     /* All rooms that are not secret, at most max (up to 256) per call. */
-    int (*list)(struct roda_ctx *x, uint64_t after, uint32_t max, roda_room_list_fn *fn,
-                void *arg);
+    int (*list)(struct roda_ctx *x, uint64_t after, uint32_t max, roda_room_list_fn *fn, void *arg);
     /* Whoever has this nick: returns a reference, or NULL. *ret_conn may be NULL. */
-    struct roda_person *(*person)(struct roda_ctx *x, struct roda_str nick,
-                                  roda_conn_id *ret_conn);
+    struct roda_person *(*person)(struct roda_ctx *x, struct roda_str nick, roda_conn_id *ret_conn);
 };
 
 #ifdef __cplusplus

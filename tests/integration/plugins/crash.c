@@ -11,5 +11,4 @@ static roda_verdict crash_submit(struct roda_ctx *x, struct roda_event *ev)
     return RODA_PASS;
 }
 
-RODA_PLUGIN(.name = "crash", .summary = "dies when asked", .version = "1",
-            .submit = crash_submit);
+RODA_PLUGIN(.name = "crash", .summary = "dies when asked", .version = "1", .submit = crash_submit);

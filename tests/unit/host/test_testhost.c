@@ -1,5 +1,6 @@
 /* The fake core itself: what <roda/plugin.h> promises, seen from plugins of this test. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -430,9 +431,9 @@ static void under_way_is_bounded(void **state)
     for (int i = 0; i < 100; i++)
         say(a, "1r", "x");
     testhost_turn_worker(h, 0);
-    assert_int_equal(testhost_metric(h, "core", "messages"), 64);
+    assert_int_equal(testhost_metric(h, "core", "messages_submitted_total"), 64);
     testhost_run(h);
-    assert_int_equal(testhost_metric(h, "core", "messages"), 100);
+    assert_int_equal(testhost_metric(h, "core", "messages_submitted_total"), 100);
     stop(h);
 }
 
@@ -1000,7 +1001,7 @@ static void encoded_once_per_variant(void **state)
     }
     say(a, "0r", "x");
     testhost_run(h);
-    assert_int_equal(testhost_metric(h, "core", "encodes"), 2);
+    assert_int_equal(testhost_metric(h, "core", "encodes_total"), 2);
     assert_string_equal(testhost_output(c[0]), "TEXT|1|0|ana|0r||x\n");
     assert_string_equal(testhost_output(c[5]), "TEXT(1)|1|0|ana|0r||x\n");
     stop(h);
@@ -1049,6 +1050,29 @@ static void posts_keep_their_order(void **state)
     assert_string_equal(notes, "a@1 ");
     stop(h);
     notes[0] = '\0';
+}
+
+static void *inject(void *arg)
+{
+    static struct note note = {{.run = note_run}, "injected"};
+
+    return roda_inject(arg, &note.item) ? arg : NULL;
+}
+
+static void other_threads_inject(void **state)
+{
+    struct testhost *h = start(2, NULL);
+    pthread_t thread;
+    void *failed = h;
+
+    (void)state;
+    notes[0] = '\0';
+    assert_int_equal(pthread_create(&thread, NULL, inject, testhost_ctx(h, "hall", 1)), 0);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    testhost_run(h);
+    assert_string_equal(notes, "injected@1 ");
+    stop(h);
 }
 
 static struct note at_stop = {{.run = note_run}, "late"};
@@ -1582,6 +1606,7 @@ int main(void)
         cmocka_unit_test(slow_reader_is_closed),
         cmocka_unit_test(encoded_once_per_variant),
         cmocka_unit_test(posts_keep_their_order),
+        cmocka_unit_test(other_threads_inject),
         cmocka_unit_test(items_are_cancelled_at_shutdown),
         cmocka_unit_test(timers_fire_by_the_clock),
         cmocka_unit_test(offload_is_bounded),
