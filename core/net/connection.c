@@ -213,11 +213,17 @@ void connection_arm_recv(struct roda_conn *c)
             list_append(&c->net->rearm, &c->link);
         return;
     }
-    io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
+    /* Before Linux 7.0 a multishot receive can miss the end of an AF_UNIX stream that comes together
+     * with data (axboe/liburing issue 1549; seen on 6.18): there, one receive at a time. */
+    if (c->settings->transport == TRANSPORT_UNIX)
+        io_uring_prep_recv(sqe, c->fd, NULL, c->net->limits->receive_buffer_bytes, 0);
+    else
+        io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
     sqe->user_data = RING_USER_DATA(RING_RECV, c->id & RING_GENERATION_MASK, connection_slot(c));
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = 1;
-    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* an empty buffer ring would fail it at once */
+    if (c->settings->transport != TRANSPORT_UNIX || !(c->flags & CONN_BEGUN))
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* nothing is there; no buffer is needed yet */
     c->flags |= CONN_RECEIVING;
     c->in_flight++;
 }

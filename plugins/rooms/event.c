@@ -245,6 +245,16 @@ static void take_back(struct home *home, const struct person_step *step)
     home->steps_newest = before;
 }
 
+const struct roda_person *event_person(const struct home *home, const struct home_member *member)
+{
+    const struct roda_person *person = member->person;
+
+    for (const struct person_step *step = home->steps_oldest; step; step = step->next)
+        if (step->event->conn == member->conn && step->event->after)
+            person = step->event->after;
+    return person;
+}
+
 /* A filter, or the lack of memory, may keep an event from being shown, but not from being true. Not
  * posted "after": whatever this room sends next must find it carried out. */
 static void apply_unseen(struct roda_ctx *x, struct home *home, struct person_step *step)

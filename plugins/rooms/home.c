@@ -19,7 +19,8 @@
  * Who is a member, how the room is and which workers have members changes when an event leaves the
  * lane, never before: so every worker sees what was decided at the same place in the order. What
  * was decided on arrival is not decided again then, for a number that was taken cannot be refused;
- * events without a number (join, part) are looked at again, since another may have come between.
+ * so arrival looks ahead where the lane may hold what changes the answer: who is about to leave is
+ * no member any more, and who is about to change his nick is aimed at by the new one.
  *
  * A worker gets a copy of the room (local.c) just ahead of its first member's JOIN.
  *
@@ -244,7 +245,7 @@ static uint32_t decide_kick(struct roda_ctx *x, const struct home *home,
                             const struct home_member *actor, const struct roda_msg *msg,
                             const char **ret_text)
 {
-    const struct home_member *target = mode_target(x, home, msg->subject);
+    const struct home_member *target = mode_target(x, home, msg->subject, TARGET_BEHIND_LANE);
 
     if (actor && actor->rank < RODA_RANK_OPERATOR)
         return RODA_E_RANK;
@@ -282,7 +283,7 @@ static uint32_t decide_invite(struct roda_ctx *x, const struct home *home,
 static uint32_t decide(struct roda_ctx *x, struct home *home, const struct home_member *actor,
                        const struct roda_msg *msg, const char **ret_text)
 {
-    if (!actor && msg->from)
+    if (msg->from && (!actor || actor->leaving))
         return RODA_E_NOT_MEMBER;
     switch (msg->kind) {
     case RODA_TOPIC:
@@ -353,6 +354,28 @@ static void arrive_join(struct roda_ctx *x, struct roda_event *ev, uint64_t room
     room_unref(x, room);
 }
 
+/* Who is about to leave by this. */
+static struct home_member *leaver(struct roda_ctx *x, const struct home *home,
+                                  const struct roda_msg *msg, int when)
+{
+    if (msg->kind == RODA_PART)
+        return members_find(&home->members, msg->from);
+    return msg->kind == RODA_KICK ? mode_target(x, home, msg->subject, when) : NULL;
+}
+
+static void publish_decided(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    const struct home_member *member = leaver(x, home, msg, TARGET_BEHIND_LANE);
+    roda_conn_id conn = member ? member->conn : 0;
+    struct home_member *still;
+
+    if (!home_publish(x, home, roda_msg_ref(msg)))
+        return;
+    still = members_find(&home->members, conn); /* the lane holds it */
+    if (still)
+        still->leaving = 1;
+}
+
 void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
 {
     const struct home_member *actor;
@@ -374,7 +397,7 @@ void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
     if (code)
         refuse(x, ev, code, text);
     else
-        (void)home_publish(x, home, roda_msg_ref(ev->msg));
+        publish_decided(x, home, ev->msg);
 }
 
 /* ---- leaving the lane: what is carried out
@@ -490,7 +513,7 @@ static void removal_run(struct roda_ctx *x, struct roda_item *item, int result)
 
 static void leave_kick(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
-    struct home_member *target = mode_target(x, home, msg->subject);
+    struct home_member *target = mode_target(x, home, msg->subject, TARGET_NOW);
     struct removal *removal = target ? roda_alloc(x, sizeof(*removal)) : NULL;
 
     if (target && !removal) {
@@ -580,6 +603,15 @@ static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *ms
     }
 }
 
+static void not_stored(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+{
+    struct home_member *member = leaver(x, home, msg, TARGET_NOW);
+
+    if (member)
+        member->leaving = 0;
+    lane_refuse(x, msg, RODA_E_STORAGE);
+}
+
 static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result)
 {
     struct home *home = arg;
@@ -588,7 +620,7 @@ static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
     if (msg->kind == RODA_NICK || msg->kind == RODA_AWAY || msg->kind == RODA_QUIT)
         event_leave_lane(x, home, msg, result);
     else if (result < 0)
-        lane_refuse(x, msg, RODA_E_STORAGE);
+        not_stored(x, home, msg);
     else
         carry_out(x, home, msg);
     if (msg->kind == RODA_JOIN)

@@ -12,7 +12,7 @@
  */
 
 enum { FEW = 8 };
-#define SERIAL_MASK ((UINT64_C(1) << 56) - 1)
+#define SERIAL_MASK ((UINT64_C(1) << 55) - 1)
 
 static uint32_t hash_of(roda_conn_id conn)
 {

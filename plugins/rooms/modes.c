@@ -169,19 +169,29 @@ static int bans_reserve(struct roda_ctx *x, struct home *home)
 /* ---- deciding
  * ------------------------------------------------------------------------------------ */
 
-/* While somebody changes his nick, both lead to him; in this room he has one at a time. */
-struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick)
+static int is_nick(const struct roda_person *person, const struct name *nick)
+{
+    struct name has;
+
+    return !name_fold(roda_person_get(person, RODA_PERSON_NICK), &has) && nick->len == has.len &&
+           !memcmp(nick->text, has.text, has.len);
+}
+
+/* While somebody changes his nick, the directory finds him by both; a room knows one at a time. */
+struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick,
+                                int when)
 {
     roda_conn_id conn = 0;
     struct roda_person *person = directory_person(directory_of(x), nick, &conn);
     struct home_member *member = person ? members_find(&home->members, conn) : NULL;
-    struct name wanted, has;
+    struct name wanted;
 
     roda_person_unref(person);
-    if (!member || name_fold(nick, &wanted) ||
-        name_fold(roda_person_get(member->person, RODA_PERSON_NICK), &has))
+    if (!member || name_fold(nick, &wanted))
         return NULL;
-    return wanted.len == has.len && !memcmp(wanted.text, has.text, has.len) ? member : NULL;
+    if (when == TARGET_NOW)
+        return is_nick(member->person, &wanted) ? member : NULL;
+    return !member->leaving && is_nick(event_person(home, member), &wanted) ? member : NULL;
 }
 
 static uint32_t rank_of(char letter)
@@ -258,7 +268,8 @@ uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_mem
         return change.on == !!(home->modes & bit) ? RODA_E_ALREADY : 0;
     if (change.letter == 'b')
         return check_ban(x, home, &change, msg->subject, ret_text);
-    return check_rank(&change, mode_target(x, home, msg->subject), actor, ret_text);
+    return check_rank(&change, mode_target(x, home, msg->subject, TARGET_BEHIND_LANE), actor,
+                      ret_text);
 }
 
 /* ---- applying
@@ -267,7 +278,7 @@ uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_mem
 static void apply_rank(struct roda_ctx *x, struct home *home, const struct change *change,
                        struct roda_str nick)
 {
-    struct home_member *target = mode_target(x, home, nick);
+    struct home_member *target = mode_target(x, home, nick, TARGET_NOW);
     uint32_t rank = rank_of(change->letter);
 
     if (!target)

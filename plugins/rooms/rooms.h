@@ -173,7 +173,8 @@ void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id);
 struct home_member {
     roda_conn_id conn;          /* 0: has left */
     struct roda_person *person; /* a reference */
-    uint64_t serial : 56;       /* in the order of joining */
+    uint64_t serial : 55;       /* in the order of joining */
+    uint64_t leaving : 1;       /* its PART or KICK is in the lane */
     uint64_t rank : 8;
 };
 
@@ -235,7 +236,10 @@ uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_mem
 uint32_t mode_apply(struct roda_ctx *x, struct home *home, struct roda_msg *msg);
 uint32_t mode_bits(uint32_t modes, const struct roda_msg *msg); /* the modes after that change */
 int mode_banned(const struct home *home, const struct roda_person *person);
-struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick);
+/* The member of that nick: now, or as it will be when what is in the lane has left it. */
+enum { TARGET_NOW, TARGET_BEHIND_LANE };
+struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick,
+                                int when);
 
 /* ---- event.c: what happens to a person in all its rooms
  * ------------------------------------------- */
@@ -270,6 +274,8 @@ struct person_event {
 struct person_event *event_new(struct roda_ctx *x, uint32_t kind, roda_conn_id conn,
                                const struct roda_person *before, const struct roda_person *after,
                                struct roda_str text, const struct memberships *rooms);
+/* The person as the room will know it when what is in the lane has left it. */
+const struct roda_person *event_person(const struct home *home, const struct home_member *member);
 void event_start(struct roda_ctx *x, struct person_event *event); /* takes it */
 /* In a lane's function. */
 void event_leave_lane(struct roda_ctx *x, struct home *home, struct roda_msg *msg, int result);

@@ -266,6 +266,15 @@ class Broker:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def worker_of(self, connect):
+        """What connect() returns, and the worker that serves the connection that it makes."""
+        before = self.stats().workers("connections")
+        made = connect()
+        after = self.stats().workers("connections")
+        changed = [w for w, (old, new) in enumerate(zip(before, after)) if new > old]
+        assert len(changed) == 1, f"one connection more, and nothing else: {before} -> {after}"
+        return made, changed[0]
+
     # ---- the end -----------------------------------------------------------------------------------
 
     def signal(self, number):
@@ -302,7 +311,7 @@ class Broker:
         self.check_findings()
         if status != self.expect_status:
             raise AssertionError(f"ended with status {status}:\n{self.tail()}")
-        if status == 0 and not any(line.endswith("stopped") for line in self.messages()):
+        if status == 0 and not any("stopped" in line for line in self.messages()):
             raise AssertionError(f"did not say that it stopped:\n{self.tail()}")
         self.folder.cleanup()
 

@@ -271,14 +271,19 @@ class Pump:
                 raise AssertionError(f"{what}: not within {patience_s} s")
             self.step(0.2)
 
-    def settle(self, peers, what="everybody's /ping is answered", patience_s=PATIENCE_S):
+    def settle(self, peers, forget=True, patience_s=PATIENCE_S):
         """Each of the peers asks /ping and reads until the answer; then forgets all it read."""
         token = os.urandom(4).hex().encode()
         for peer in peers:
             self.send(peer, b"/ping " + token + b"\n")
-        self.run(lambda: all(token in peer.received for peer in peers), what, patience_s)
+        self.run(
+            lambda: all(token in peer.received for peer in peers),
+            "everybody's /ping is answered",
+            patience_s,
+        )
         for peer in peers:
-            peer.forget()
+            if forget:
+                peer.forget()
 
     def close(self):
         for peer in self.peers.values():

@@ -17,14 +17,14 @@ FLOOD_S = PATIENCE_S * 4
 
 def connect(broker, pump, name):
     """A peer in the lobby with numbers on, and the worker that serves it."""
-    before = broker.stats().workers("connections")
-    peer = pump.add(broker.connect(), name)
-    pump.send(peer, f"/nick {name}\n/numbers on\n".encode())
-    pump.run(lambda: b"* numbers are on\n" in peer.received, f"{name} enters")
-    after = broker.stats().workers("connections")
-    changed = [w for w, (old, new) in enumerate(zip(before, after)) if new > old]
-    assert len(changed) == 1, f"{name}: {before} -> {after}"
-    return peer, changed[0]
+
+    def enter():
+        peer = pump.add(broker.connect(), name)
+        pump.send(peer, f"/nick {name}\n/numbers on\n".encode())
+        pump.run(lambda: b"* numbers are on\n" in peer.received, f"{name} enters")
+        return peer
+
+    return broker.worker_of(enter)
 
 
 def connect_on(broker, pump, name, worker):

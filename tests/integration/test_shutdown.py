@@ -182,22 +182,24 @@ class Told(unittest.TestCase):
                         self.assertEqual(to.recv(1000), b"STOPPING=1")
 
     def test_json_messages(self):
-        """Each line of stderr is one object, whatever clients do."""
-        with Broker(workers=2, messages="format = json\nlevel = debug") as broker:
-            with LineClient(broker, "ana") as ana:
-                ana.send('/quit "quoted" \\ back')
-                ana.rest()
-            with LineClient(broker, "bia") as bia:
-                bia.send_raw(b"GET / HTTP/1.1\r\n\r\n")
-                bia.rest()
+        """Each line of stderr is one object, also where a name in it has quotes."""
+        listeners = TCP + UNIX.replace("chat.sock", 'we"ird\\.sock')
+        messages = "format = json\nlevel = debug"
+        with Broker(workers=2, listeners=listeners, messages=messages) as broker:
+            with LineClient(broker) as client:
+                client.send("/quit bye")
+                client.rest()
+            with LineClient(broker) as client:
+                client.send_raw(b"GET / HTTP/1.1\r\n\r\n")
+                client.rest()
             broker.stop()
-            levels = set()
-            for line in broker.messages():
-                message = json.loads(line)
-                self.assertLessEqual({"time", "level", "source", "message"}, set(message), line)
-                levels.add(message["level"])
-            self.assertLessEqual({"notice"}, levels)
-            self.assertTrue(any("stopped" in line for line in broker.messages()))
+            messages = [json.loads(line) for line in broker.messages()]
+            for message in messages:
+                self.assertEqual({"time", "level", "source", "message"}, set(message), message)
+            self.assertEqual({"notice", "debug"}, {message["level"] for message in messages})
+            texts = [message["message"] for message in messages]
+            self.assertTrue(any('/we"ird\\.sock' in text for text in texts), texts)
+            self.assertEqual(texts[-1], "stopped")
 
     def test_level(self):
         """level = error: a life without incident leaves no line."""

@@ -165,7 +165,7 @@ static void beyond_the_limit_it_is_over(void **state)
     assert_true(list_empty(&f->net.over));
     queue_append(c, chunk, 0, 1);
     queue_append(c, chunk, 0, 1);
-    assert_ptr_equal(list_first(&f->net.over), &c->over_link);
+    assert_ptr_equal(list_first(&f->net.over), &c->link);
     net_pressure(&f->net);
     assert_int_equal(c->state, CONNECTION_GONE);
     assert_string_equal(c->reason, "reads too slowly: send_queue is full");

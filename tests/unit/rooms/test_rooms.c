@@ -583,6 +583,7 @@ static void what_waits_in_the_lane_is_carried_out_when_it_leaves(void **state)
     chat_hears_nothing(bob);
     testhost_input(ana, "PART|ops||\nPART|ops||\n");
     assert_true(testhost_run(h));
+    chat_hears(ana, "answer|5|PART|4|0|*"); /* about to leave: a member no more */
     chat_hears_nothing(ana);
     resume_all(h, 2, 0);
     chat_hears(bob, "answer|0|JOIN|2|0|");
@@ -590,11 +591,50 @@ static void what_waits_in_the_lane_is_carried_out_when_it_leaves(void **state)
     chat_hears(bob, "PART|0|0|ana|ops||");
     chat_hears(ana, "JOIN|0|0|bob|ops||");
     chat_hears(ana, "answer|0|PART|3|0|");
-    chat_hears(ana, "answer|5|PART|4|0|*");
     chat_hears_nothing(ana);
     chat_hears_nothing(bob);
     s.defer = 0;
     assert_int_equal(testhost_metric(h, "rooms", "rooms_members"), 3);
+    chat_stop(h);
+}
+
+static void who_is_aimed_at_in_a_lane_that_waits(void **state)
+{
+    struct script_state s = {.defer = 0};
+    struct testhost *h = start_with_filter(&s, 2);
+    struct testhost_conn *ana = chat_enter(h, 0, "ana"), *bob = chat_enter(h, 1, "bob");
+    struct testhost_conn *eva = chat_enter(h, 1, "eva");
+
+    (void)state;
+    chat_answered(h, ana, "JOIN|ops||", RODA_OK);
+    chat_answered(h, bob, "JOIN|ops||", RODA_OK);
+    chat_answered(h, eva, "JOIN|ops||", RODA_OK);
+    chat_forget(ana);
+    chat_forget(bob);
+    s.defer = 1;
+    chat_say(bob, "NICK|||bea");
+    assert_true(testhost_run(h));
+    chat_answered(h, ana, "KICK|ops|bob|", RODA_E_TARGET); /* will be called bea by then */
+    testhost_input(ana, "KICK|ops|bea|out\nKICK|ops|bea|again\n");
+    assert_true(testhost_run(h));
+    chat_hears(ana, "answer|22|KICK|5|0|*");
+    chat_say(eva, "TEXT|ops||so long");
+    s.defer = 0;
+    resume_all(h, 2, 0);
+    chat_hears(eva, "NICK|0|0|bob|*||bea|bea");
+    chat_hears(eva, "KICK|1|0|ana|ops|bea|out");
+    chat_hears(eva, "answer|0|TEXT|3|2|");
+    chat_hears_nothing(eva);
+    chat_hears(bob, "KICK|1|0|ana|ops|bea|out");
+    chat_answered(h, bob, "TEXT|ops||hi", RODA_E_NOT_MEMBER);
+    /* What was not stored did not happen. */
+    s.defer = 1;
+    chat_say(ana, "KICK|ops|eva|out");
+    chat_say(eva, "PART|ops||");
+    assert_true(testhost_run(h));
+    s.defer = 0;
+    resume_all(h, 2, -28);
+    chat_answered(h, eva, "TEXT|ops||still here", RODA_OK);
     chat_stop(h);
 }
 
@@ -672,6 +712,7 @@ int main(void)
         cmocka_unit_test(invited_are_forgotten_from_the_oldest),
         cmocka_unit_test(a_plugin_speaks_without_being_a_member),
         cmocka_unit_test(what_waits_in_the_lane_is_carried_out_when_it_leaves),
+        cmocka_unit_test(who_is_aimed_at_in_a_lane_that_waits),
         cmocka_unit_test(storage_that_fails_refuses),
         cmocka_unit_test(a_filter_cannot_keep_a_person_from_leaving),
     };

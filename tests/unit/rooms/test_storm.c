@@ -7,6 +7,8 @@
  *   - it hears a room only while it is a member, and every number of it then, one after the other;
  *   - a change of name, and a quit, is told once, and the old name says nothing afterwards.
  *
+ * With every other seed a publish filter holds all events for a while, as a log does.
+ *
  * When all is calm, everybody's book agrees with what the homes say, and every member hears every
  * other. A seed that fails is printed; RODA_SEED runs it alone.
  */
@@ -30,6 +32,7 @@ struct client {
 
 struct storm {
     struct testhost *h;
+    int holds; /* the filter: publish */
     struct client clients[PEOPLE];
     unsigned seed, next_name;
     uint64_t random;
@@ -325,28 +328,69 @@ static void all_hear(struct storm *s, int room)
     }
 }
 
+/* ---- the filter
+ * ------------------------------------------------------------------------------------------- */
+
+static roda_verdict hold(void *arg, enum testhost_stage stage, struct roda_ctx *x,
+                         struct roda_event *ev)
+{
+    const struct storm *s = arg;
+
+    (void)x;
+    (void)ev;
+    return stage == TESTHOST_PUBLISH && s->holds ? RODA_DEFER : RODA_PASS;
+}
+
+static void let_go(struct storm *s, size_t n)
+{
+    (void)roda_resume_oldest(testhost_filter_ctx(s->h, draw(s, WORKERS)), n, 0);
+}
+
+/* Until nobody holds anything. */
+static void calm(struct storm *s)
+{
+    s->holds = 0;
+    for (int round = 0; round < 20; round++) {
+        for (uint32_t worker = 0; worker < WORKERS; worker++)
+            (void)roda_resume_oldest(testhost_filter_ctx(s->h, worker), SIZE_MAX, 0);
+        assert_true(testhost_run(s->h));
+    }
+    take_all(s);
+}
+
+static void start(struct storm *s)
+{
+    s->h = testhost_new(WORKERS);
+    testhost_load_filter(s->h, hold, s);
+    assert_int_equal(testhost_load(s->h, &rooms_plugin, NULL), 0);
+    assert_int_equal(testhost_load(s->h, &chat_visitor, NULL), 0);
+    assert_int_equal(testhost_start(s->h), 0);
+}
+
 static void run(unsigned seed)
 {
     struct storm *s = calloc(1, sizeof(*s));
 
     assert_non_null(s);
-    s->h = chat_start(WORKERS, NULL);
+    start(s);
     s->seed = seed;
     s->random = seed;
     for (size_t i = 0; i < PEOPLE; i++)
         enter(s, &s->clients[i]);
     assert_true(testhost_run(s->h));
     take_all(s);
+    s->holds = seed % 2;
     for (int step = 0; step < STEPS; step++) {
         uint32_t turns = draw(s, 4);
+        if (s->holds)
+            let_go(s, draw(s, 10));
         for (uint32_t i = draw(s, 4); i; i--)
             act(s, &s->clients[draw(s, PEOPLE)]);
         while (turns--)
             (void)testhost_turn_worker(s->h, draw(s, WORKERS));
         take_all(s);
     }
-    assert_true(testhost_run(s->h));
-    take_all(s);
+    calm(s);
     for (int room = 0; room < ROOMS; room++) {
         agree(s, room);
         all_hear(s, room);
