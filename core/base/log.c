@@ -2,6 +2,12 @@
 
 #include <stdio.h>
 
+/*
+ * The sink is set before threads start and never again, so it needs no lock; what it does with a
+ * line must be safe from every thread. A message is formatted on the stack and cut if it is long:
+ * telling something never allocates and never fails.
+ */
+
 #define LINE_BYTES 1024
 
 static log_sink_fn *sink;

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *memory_alloc(size_t size); /* zeroed; NULL: out of memory. size 0 is 1 */
+void *memory_alloc(size_t size);              /* zeroed; NULL: out of memory. size 0 is 1 */
 void *memory_realloc(void *ptr, size_t size); /* new bytes are not zeroed; NULL: ptr still lives */
 void memory_free(void *ptr);
 char *memory_copy(const char *bytes, size_t len); /* NUL-terminated copy */

@@ -165,7 +165,7 @@ int number_parse_mode(const char *text, int64_t *ret_mode)
     return error;
 }
 
-/* ---- back to text --------------------------------------------------------------------------- */
+/* ---- back to text ----------------------------------------------------------------------- */
 
 /* The result of snprintf() as a formatter's. */
 static int written(int len, size_t size)

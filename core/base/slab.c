@@ -165,7 +165,7 @@ void slab_return(struct slab *s, struct slab_object *first, struct slab_object *
                                                     memory_order_relaxed));
 }
 
-/* ---- objects of many sizes ------------------------------------------------------------------ */
+/* ---- objects of many sizes -------------------------------------------------------------- */
 
 struct header {
     _Alignas(SLAB_ALIGN) void *owner; /* the slab, or of a large object the heap */

@@ -55,7 +55,7 @@ static size_t decode(const unsigned char *p, size_t left, uint32_t *ret_code)
     return len;
 }
 
-/* ---- lines ---------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------ */
 
 #define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
 
@@ -109,7 +109,7 @@ static int check_line(struct roda_str text, bool multiline)
     return 0;
 }
 
-/* ---- names ---------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 static bool is_digit(uint32_t code)
 {
@@ -226,7 +226,7 @@ int text_check(struct roda_str text, unsigned rule)
     }
 }
 
-/* ---- the forms of a name -------------------------------------------------------------------- */
+/* ---- the forms of a name ---------------------------------------------------------------- */
 
 static bool is_utf8(struct roda_str text)
 {
@@ -293,7 +293,7 @@ int text_fold(struct roda_str name, char *buf, size_t size)
     return changed ? text_normal((struct roda_str){buf, (size_t)len}, buf, size) : len;
 }
 
-/* ---- cutting and showing -------------------------------------------------------------------- */
+/* ---- cutting and showing ---------------------------------------------------------------- */
 
 size_t text_cut(const char *text, size_t len)
 {

@@ -101,7 +101,7 @@ void roda_conn_close(struct roda_conn *c, const char *fmt, ...)
     connection_close(c, reason);
 }
 
-/* ---- ready ---------------------------------------------------------------------------------- */
+/* ---- ready ------------------------------------------------------------------------------ */
 
 struct ready_item {
     struct roda_item item;

@@ -207,7 +207,7 @@ extern const struct net_hooks bus_net_hooks; /* owner: struct bus */
 int mailboxes_new(uint32_t n, struct mailbox **ret);
 void mailboxes_free(struct mailbox *mailboxes, uint32_t n);
 
-/* ---- parts of a turn (order matters: see main/worker.c) ------------------------------------ */
+/* ---- parts of a turn (order matters: see main/worker.c) --------------------------------- */
 
 /* Runs what others posted before now; false: budget spent, some are left. */
 bool mailbox_drain(struct bus *bus);
@@ -245,7 +245,7 @@ static inline void bus_leave(struct bus *bus)
                   bus->depth ? &bus->running[(bus->depth - 1) % BUS_BLAME_DEPTH] : NULL);
 }
 
-/* ---- inside the bus ------------------------------------------------------------------------ */
+/* ---- inside the bus --------------------------------------------------------------------- */
 
 /* message.c: what stands before every struct roda_msg. */
 struct message {

@@ -128,7 +128,7 @@ void roda_conn_set_variant(struct roda_conn *c, uint32_t variant)
         connection_abort(c, "out of memory");
 }
 
-/* ---- encoding -------------------------------------------------------------------------------- */
+/* ---- encoding --------------------------------------------------------------------------- */
 
 static void encode(struct bus *bus, struct encoding *e, const struct roda_msg *msg)
 {

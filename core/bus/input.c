@@ -102,7 +102,7 @@ static void go_on_soon(struct waiting *w)
     list_append(&w->bus->go_on, &w->link);
 }
 
-/* ---- one message through submit and handle -------------------------------------------------- */
+/* ---- one message through submit and handle ---------------------------------------------- */
 
 static void refuse_here(struct bus *bus, const struct event *event, uint32_t code, const char *text,
                         size_t len)
@@ -328,7 +328,7 @@ int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint3
     return -ESTALE;
 }
 
-/* ---- routes and receipts --------------------------------------------------------------------- */
+/* ---- routes and receipts ---------------------------------------------------------------- */
 
 struct route {
     struct roda_item item;
@@ -493,8 +493,7 @@ void input_settled(struct roda_conn *c)
         connection_resume(c);
 }
 
-/* ---- what net tells -----------------------------------------------------------------------------
- */
+/* ---- what net tells --------------------------------------------------------------------- */
 
 static const struct roda_protocol *protocol_of(struct bus *bus, const struct roda_conn *c,
                                                struct roda_ctx **ret_ctx, const char *stage)

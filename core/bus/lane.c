@@ -85,7 +85,7 @@ size_t roda_lane_length(const struct roda_lane *lane)
     return lane->length;
 }
 
-/* ---- leaving ------------------------------------------------------------------------------- */
+/* ---- leaving ---------------------------------------------------------------------------- */
 
 /* False: the owner freed the lane. */
 static bool leave(struct roda_lane *lane, struct roda_msg *msg, int result)
@@ -113,7 +113,7 @@ static bool leave(struct roda_lane *lane, struct roda_msg *msg, int result)
     return false;
 }
 
-/* ---- publish filters ------------------------------------------------------------------------ */
+/* ---- publish filters -------------------------------------------------------------------- */
 
 static void enter(struct bus *bus, struct lane_event *e)
 {
@@ -206,7 +206,7 @@ size_t roda_resume_oldest(struct roda_ctx *x, size_t n, int result)
     return done;
 }
 
-/* ---- entering ------------------------------------------------------------------------------- */
+/* ---- entering --------------------------------------------------------------------------- */
 
 static void stamp(struct roda_lane *lane, struct roda_msg *msg)
 {
@@ -306,7 +306,7 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
     return 0;
 }
 
-/* ---- to the workers -------------------------------------------------------------------------- */
+/* ---- to the workers --------------------------------------------------------------------- */
 
 struct delivery {
     struct roda_item item;

@@ -87,7 +87,7 @@ int roda_inject(struct roda_ctx *x, struct roda_item *item)
     return 0;
 }
 
-/* ---- receipts ------------------------------------------------------------------------------ */
+/* ---- receipts --------------------------------------------------------------------------- */
 
 static void receipts_run(struct roda_ctx *x, struct roda_item *item, int result)
 {
@@ -171,7 +171,7 @@ static void post_receipts(struct bus *bus)
     }
 }
 
-/* ---- draining ------------------------------------------------------------------------------ */
+/* ---- draining --------------------------------------------------------------------------- */
 
 static void run_item(struct bus *bus, struct chain_node *node, int result)
 {
@@ -227,7 +227,7 @@ bool mailbox_drain(struct bus *bus)
     return !bus->undone;
 }
 
-/* ---- pushing ------------------------------------------------------------------------------- */
+/* ---- pushing ---------------------------------------------------------------------------- */
 
 uint64_t bus_outstanding(const struct bus *bus, uint32_t worker)
 {

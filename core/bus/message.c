@@ -30,7 +30,7 @@ static void give_back(void *ptr)
     slab_heap_put(here ? &here->heap : NULL, here ? &here->batch : NULL, ptr);
 }
 
-/* ---- people ------------------------------------------------------------------------------- */
+/* ---- people ----------------------------------------------------------------------------- */
 
 struct roda_person *roda_person_make(struct roda_ctx *x, uint64_t id,
                                      const struct roda_str fields[RODA_PERSON_FIELDS])
@@ -94,7 +94,7 @@ uint64_t roda_person_id(const struct roda_person *person)
     return person->id;
 }
 
-/* ---- messages ----------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------- */
 
 static int check(const struct roda_msg_init *init, size_t *ret_bytes)
 {

@@ -25,7 +25,7 @@
 
 #define STRIDE sizeof(struct roda_option)
 
-/* ---- places ---------------------------------------------------------------------------------- */
+/* ---- places ----------------------------------------------------------------------------- */
 
 static const struct store_entry *entry_at(const struct conf *conf, const char *section,
                                           const char *key)
@@ -83,7 +83,7 @@ int conf_error_near(struct roda_conf_errors *errors, const struct conf *conf, co
     return conf_error_at(errors, conf, section, key, "%s", reason);
 }
 
-/* ---- read ------------------------------------------------------------------------------------ */
+/* ---- read ------------------------------------------------------------------------------- */
 
 /* The patterns of core.include, as written; what else is wrong in [core] is told when it is
  * filled. */
@@ -217,7 +217,7 @@ static void check_include_depth(const struct conf_store *store, struct roda_conf
     }
 }
 
-/* ---- sections -------------------------------------------------------------------------------- */
+/* ---- sections --------------------------------------------------------------------------- */
 
 static const struct sections_entry *section_kind(const char *kind)
 {
@@ -286,7 +286,7 @@ static void check_section(struct roda_conf_errors *errors, struct store_section 
         tell_section(errors, section, "a name is made of letters, digits, \"-\" and \"_\"");
 }
 
-/* ---- fill ------------------------------------------------------------------------------------ */
+/* ---- fill ------------------------------------------------------------------------------- */
 
 static int fill_core_section(struct conf *conf, enum sections_kind kind, void *target,
                              struct roda_conf_errors *errors)
@@ -406,7 +406,7 @@ static int fill_all(struct conf *conf, const struct conf_defaults *defaults,
     return result;
 }
 
-/* ---- load ------------------------------------------------------------------------------------ */
+/* ---- load ------------------------------------------------------------------------------- */
 
 const char *conf_state_dir_default(bool root, char *buf, size_t size)
 {

@@ -41,7 +41,7 @@ static void emit(const struct writer *writer, const char *fmt, ...)
     writer->fn(writer->arg, line);
 }
 
-/* ---- the dump -------------------------------------------------------------------------------- */
+/* ---- the dump --------------------------------------------------------------------------- */
 
 /* One line of the dump. What would be too long for the reader gets its place on a line before. */
 static void dump_line(const struct writer *writer, const char *key, const char *value,
@@ -253,7 +253,7 @@ void conf_dump(const struct conf *conf, conf_line_fn *fn, void *arg)
         dump_unnamed(&writer, fill);
 }
 
-/* ---- sentences ------------------------------------------------------------------------------- */
+/* ---- sentences -------------------------------------------------------------------------- */
 
 /* How much of text goes on a line of room bytes: whole words, at least one. */
 static size_t line_bytes(const char *text, size_t room)
@@ -328,7 +328,7 @@ void conf_help_plugin(const struct conf_options *plugin, conf_line_fn *fn, void 
         emit(&writer, "    has no options of its own");
 }
 
-/* ---- the commented file ---------------------------------------------------------------------- */
+/* ---- the commented file ----------------------------------------------------------------- */
 
 static bool is_listed(const char *const *keys, const char *key)
 {
@@ -381,7 +381,7 @@ void conf_write_example(const struct conf_example *example, const struct conf_op
     }
 }
 
-/* ---- the manual ------------------------------------------------------------------------------ */
+/* ---- the manual ------------------------------------------------------------------------- */
 
 /* What scdoc would take as markup is escaped. */
 static const char *plain(const char *text, char *buf, size_t size)

@@ -53,7 +53,7 @@ void conf_errors_free(struct roda_conf_errors *errors)
     memory_free(errors);
 }
 
-/* ---- a line -------------------------------------------------------------------------------- */
+/* ---- a line ----------------------------------------------------------------------------- */
 
 struct line {
     char text[LINE_BYTES_MAX];
@@ -115,7 +115,7 @@ static void line_subject(struct line *line, const char *section, const char *key
         line_add_escaped(line, "", value, ": ");
 }
 
-/* ---- the collector ------------------------------------------------------------------------- */
+/* ---- the collector ---------------------------------------------------------------------- */
 
 void conf_errors_add_list(struct roda_conf_errors *errors, enum conf_severity severity,
                           struct conf_place place, const char *section, const char *key,

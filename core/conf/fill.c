@@ -124,7 +124,7 @@ int fill_section(const struct fill *fill)
     return result;
 }
 
-/* ---- what nobody knows ----------------------------------------------------------------------- */
+/* ---- what nobody knows ------------------------------------------------------------------ */
 
 static void offer_names(struct suggest *near, const struct fill_names *names)
 {

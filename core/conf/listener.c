@@ -30,7 +30,7 @@ static const struct roda_option *limits_table(void)
     return sections[SECTIONS_LIMITS].options;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------- */
+/* ---- addresses -------------------------------------------------------------------------- */
 
 /* Where the i-th item of a list key stands. */
 static struct conf_place item_place(const struct store_section *section, const char *key, size_t i)
@@ -135,7 +135,7 @@ static bool addresses_collide(const struct conf_address *a, const struct conf_ad
     return (a->family == AF_INET6 && !a->only_ipv6) || (b->family == AF_INET6 && !b->only_ipv6);
 }
 
-/* ---- places that are taken ------------------------------------------------------------------- */
+/* ---- places that are taken -------------------------------------------------------------- */
 
 static void tell_taken(struct roda_conf_errors *errors, const struct store_section *section,
                        struct conf_place place, const char *key, const char *value,
@@ -191,7 +191,7 @@ static void check_places(const struct store_section *section, const struct conf_
         check_address(section, listener, i, other, is_self ? i : other->n_addresses, errors);
 }
 
-/* ---- one listener ---------------------------------------------------------------------------- */
+/* ---- one listener ----------------------------------------------------------------------- */
 
 static void tell_missing(struct roda_conf_errors *errors, const struct store_section *section,
                          const char *key, const char *example)

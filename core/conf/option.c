@@ -123,7 +123,7 @@ size_t option_choice(const char *choices, size_t i, const char **ret_name)
     return 0;
 }
 
-/* ---- ranges ---------------------------------------------------------------------------------- */
+/* ---- ranges ----------------------------------------------------------------------------- */
 
 /* What min and max of the option are counted in. */
 static void format_bound(const struct roda_option *o, int64_t bound, char *buf, size_t size)
@@ -221,7 +221,7 @@ static int check_range(const struct roda_option *o, int64_t amount, char *reason
     return 0;
 }
 
-/* ---- from text ------------------------------------------------------------------------------- */
+/* ---- from text -------------------------------------------------------------------------- */
 
 /* Too large to be a number at all: the range says more than "too large" would. */
 static int too_large(const struct roda_option *o, const char *text, char *reason)
@@ -467,7 +467,7 @@ int option_parse(const struct option_value *value, void *ret_field,
     return result;
 }
 
-/* ---- back to text ---------------------------------------------------------------------------- */
+/* ---- back to text ----------------------------------------------------------------------- */
 
 static void format_list(const struct roda_list *list, char *buf, size_t size)
 {

@@ -48,8 +48,7 @@ struct store_fill *plugins_fill_find(const struct conf *conf, const char *plugin
     return fill;
 }
 
-/* ---- the plugin's table -----------------------------------------------------------------------
- */
+/* ---- the plugin's table ----------------------------------------------------------------- */
 
 static const char *option_defect(const struct roda_option *table, size_t stride,
                                  const struct roda_option *option, size_t conf_size)
@@ -97,8 +96,7 @@ static void append(struct store_fill **fills, struct store_fill *made)
     *fills = made;
 }
 
-/* ---- filling ----------------------------------------------------------------------------------
- */
+/* ---- filling ---------------------------------------------------------------------------- */
 
 int conf_plugin_fill(struct conf *conf, const char *plugin, const struct roda_option *table,
                      size_t stride, size_t conf_size, struct roda_conf_errors *errors,
@@ -223,8 +221,7 @@ int conf_listener_fill(struct conf *conf, const char *listener, const char *plug
     return 0;
 }
 
-/* ---- what is left -----------------------------------------------------------------------------
- */
+/* ---- what is left ----------------------------------------------------------------------- */
 
 static bool is_switched_off(const struct conf *conf, const char *plugin)
 {
@@ -332,8 +329,7 @@ void conf_check_leftovers(struct conf *conf, struct roda_conf_errors *errors)
     }
 }
 
-/* ---- what a plugin's check() finds ------------------------------------------------------------
- */
+/* ---- what a plugin's check() finds ------------------------------------------------------ */
 
 /* Where the option of the context's plugin was set: by the listener, or by its own section. */
 static const struct store_entry *set_by(const struct conf_errors_context *context,

@@ -84,7 +84,7 @@ static bool found_at(struct roda_str text, size_t i, char c)
     return i < text.len && text.ptr[i] == c;
 }
 
-/* ---- one line ------------------------------------------------------------------------------ */
+/* ---- one line --------------------------------------------------------------------------- */
 
 /* The next line without its end and blanks around it. */
 static bool line_take(struct reader *reader, struct roda_str *ret_line)
@@ -256,7 +256,7 @@ static bool line_is_good(struct reader *reader, struct roda_str line)
     return line.ptr[0] == '[' ? line_section(reader, line) : line_pair(reader, line);
 }
 
-/* ---- inih's two callbacks ------------------------------------------------------------------- */
+/* ---- inih's two callbacks --------------------------------------------------------------- */
 
 static char *read_line(char *buf, int size, void *stream)
 {
@@ -288,7 +288,7 @@ static int take_entry(void *user, const char *section, const char *name, const c
     return reader->result == 0;
 }
 
-/* ---- whole files --------------------------------------------------------------------------- */
+/* ---- whole files ------------------------------------------------------------------------ */
 
 int reader_text(struct conf_store *store, struct conf_place place, const char *text, size_t len,
                 struct roda_conf_errors *errors)

@@ -94,7 +94,7 @@ static const struct roda_option messages_options[] = {
      .type = RODA_T_BOOL,
      .offset = MESSAGES(mask_addresses),
      .initial = "no",
-     .help = "write only the network part of clients' addresses"},
+     .help = "show clients' addresses as a number that stands for each, until the broker stops"},
     {.name = NULL},
 };
 
@@ -269,8 +269,8 @@ static const struct roda_option plugin_options[] = {
      .offset = PLUGIN(budget_ms),
      .initial = "1ms",
      .max = 10000,
-     .help = "a hook that keeps a worker longer than this is named in the broker's messages; 0: "
-             "never"},
+     .help = "when a worker's turn takes over 50 ms, hooks that took longer than this are named in "
+             "the broker's messages; 0: never"},
     {.name = NULL},
 };
 

@@ -26,8 +26,7 @@
 #define DESCRIPTORS_BASE       64u
 #define DESCRIPTORS_PER_WORKER 8u
 
-/* ---- from the configuration -------------------------------------------------------------------
- */
+/* ---- from the configuration ------------------------------------------------------------- */
 
 static int fit_connections(struct broker *b, struct roda_conf_errors *errors)
 {
@@ -291,8 +290,7 @@ void broker_free(struct broker *b)
     memory_free(b);
 }
 
-/* ---- phases
- * -------------------------------------------------------------------------------------- */
+/* ---- phases ----------------------------------------------------------------------------- */
 
 static void wake_all(struct broker *b)
 {

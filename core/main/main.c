@@ -116,8 +116,7 @@ static void print_error(void *to, enum conf_severity severity, const char *line)
     fprintf(to, "%s%s\n", severity == CONF_WARNING ? "warning: " : "", line);
 }
 
-/* ---- --plugin-help, --version ------------------------------------------------------------------
- */
+/* ---- plugin-help, --version ------------------------------------------------------------- */
 
 static int plugin_help(const struct options *o)
 {
@@ -151,8 +150,7 @@ static int version(void)
     return EXIT_SUCCESS;
 }
 
-/* ---- the broker's life
- * --------------------------------------------------------------------------- */
+/* ---- the broker's life ------------------------------------------------------------------ */
 
 struct run {
     struct options options;
@@ -187,6 +185,9 @@ static int load(struct run *run)
         (void)tell_errors(run);
         return r;
     }
+    if (run->conf->core.user[0] && !privileges_user_exists(run->conf->core.user))
+        (void)conf_error_at(run->errors, run->conf, "core", "user",
+                            "there is no such user; make it (useradd --system), or leave it out");
     r = host_load(run->conf, run->errors, &run->host);
     if (!r)
         conf_check_leftovers(run->conf, run->errors);

@@ -20,6 +20,11 @@ static const struct passwd *find(const char *user, char *problem, size_t size)
     return entry;
 }
 
+bool privileges_user_exists(const char *user)
+{
+    return getpwnam(user) != NULL;
+}
+
 int privileges_drop(const char *user, char *problem, size_t size)
 {
     const struct passwd *entry;

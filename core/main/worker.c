@@ -73,6 +73,19 @@ static void settle(struct worker *w)
     }
 }
 
+static bool over_own_budget(const struct worker *w)
+{
+    const struct conf *conf = w->broker->conf;
+    uint64_t budget_ms = 1;
+
+    if (!w->bus.slowest_ns)
+        return false;
+    for (size_t i = 0; i < conf->n_plugins; i++)
+        if (!strcmp(conf->plugins[i].name, w->bus.slowest.plugin))
+            budget_ms = (uint64_t)conf->plugins[i].budget_ms;
+    return budget_ms && w->bus.slowest_ns >= budget_ms * 1000000;
+}
+
 /* A turn over budget is told at most every ten seconds; who is to blame is known from the second
  * one on, when hooks are timed. */
 static void watch_budget(struct worker *w)
@@ -86,7 +99,7 @@ static void watch_budget(struct worker *w)
     if (spent_ns >= BUDGET_NS) {
         BUS_COUNT(bus, turns_over_budget);
         bus->timed_turns = TIMED_TURNS;
-        if (timed && bus->slowest_ns && w->net.now_ms >= w->told_ms + 10000) {
+        if (timed && over_own_budget(w) && w->net.now_ms >= w->told_ms + 10000) {
             w->told_ms = w->net.now_ms;
             log_write(RODA_LOG_WARNING, "main",
                       "worker %u: a turn took %llu ms; plugin %s, hook %s: %llu ms of it", w->index,
@@ -197,8 +210,7 @@ int worker_enable(struct worker *w, char *problem, size_t size)
     return r;
 }
 
-/* ---- connections that arrive at the wrong worker ------------------------------------------------
- */
+/* ---- connections that arrive at the wrong worker ---------------------------------------- */
 
 struct hand_over {
     struct roda_item item;

@@ -37,7 +37,7 @@ static void set_reason(struct roda_conn *c, const char *reason)
         c->reason = memory_copy(reason, strlen(reason)); /* NULL is shown as "closed" */
 }
 
-/* ---- opening ------------------------------------------------------------------------------ */
+/* ---- opening ---------------------------------------------------------------------------- */
 
 static struct roda_conn *take_slot(struct net *net, struct listener *l, int fd)
 {
@@ -198,7 +198,7 @@ const char *roda_conn_peer_text(const struct roda_conn *c, char *buf, size_t siz
     return buf;
 }
 
-/* ---- receiving ---------------------------------------------------------------------------- */
+/* ---- receiving -------------------------------------------------------------------------- */
 
 void connection_arm_recv(struct roda_conn *c)
 {
@@ -213,8 +213,9 @@ void connection_arm_recv(struct roda_conn *c)
             list_append(&c->net->rearm, &c->link);
         return;
     }
-    /* Before Linux 7.0 a multishot receive can miss the end of an AF_UNIX stream that comes together
-     * with data (axboe/liburing issue 1549; seen on 6.18): there, one receive at a time. */
+    /* Before Linux 7.0 a multishot receive can miss the end of an AF_UNIX stream that comes
+     * together with data (axboe/liburing issue 1549; seen on 6.18): there, one receive at a time.
+     */
     if (c->settings->transport == TRANSPORT_UNIX)
         io_uring_prep_recv(sqe, c->fd, NULL, c->net->limits->receive_buffer_bytes, 0);
     else
@@ -492,7 +493,7 @@ void net_resume_inputs(struct net *net)
     }
 }
 
-/* ---- completions -------------------------------------------------------------------------- */
+/* ---- completions ------------------------------------------------------------------------ */
 
 static struct roda_conn *completed(struct net *net, const struct ring_completion *done)
 {
@@ -509,6 +510,15 @@ static struct roda_conn *completed(struct net *net, const struct ring_completion
 
 static void finish(struct roda_conn *c);
 
+static void broke(struct roda_conn *c, int error)
+{
+    char reason[96];
+
+    c->flags |= CONN_BROKE;
+    (void)snprintf(reason, sizeof reason, "the connection broke: %s", strerror(error));
+    connection_abort(c, reason);
+}
+
 static void recv_failed(struct roda_conn *c, int error)
 {
     switch (error) {
@@ -519,11 +529,9 @@ static void recv_failed(struct roda_conn *c, int error)
     case EINTR:
     case EAGAIN:
         break;
-    default: {
-        char reason[96];
-        (void)snprintf(reason, sizeof reason, "the connection broke: %s", strerror(error));
-        connection_abort(c, reason);
-    }
+    default:
+        broke(c, error);
+        break;
     }
 }
 
@@ -601,12 +609,9 @@ void connection_on_send(void *owner, const struct ring_completion *done)
     case ENOMEM:
     case ECANCELED:
         break;
-    default: {
-        char reason[96];
-        (void)snprintf(reason, sizeof reason, "the connection broke: %s", strerror(-done->result));
-        connection_abort(c, reason);
+    default:
+        broke(c, -done->result);
         return;
-    }
     }
     if (queue_sendable(c)) {
         if (!(c->flags & CONN_DIRTY))
@@ -616,7 +621,7 @@ void connection_on_send(void *owner, const struct ring_completion *done)
     }
 }
 
-/* ---- closing ------------------------------------------------------------------------------ */
+/* ---- closing ---------------------------------------------------------------------------- */
 
 void connection_close(struct roda_conn *c, const char *reason)
 {
@@ -682,7 +687,9 @@ void connection_abort(struct roda_conn *c, const char *reason)
 static void tell_closed(const struct roda_conn *c)
 {
     char peer[96];
-    uint32_t level = c->flags & CONN_ABORT ? RODA_LOG_NOTICE : RODA_LOG_DEBUG;
+    uint32_t level = c->flags & CONN_BROKE   ? RODA_LOG_INFO
+                     : c->flags & CONN_ABORT ? RODA_LOG_NOTICE
+                                             : RODA_LOG_DEBUG;
 
     log_write(level, "net", "[listener %s] %s closed: %s", c->settings->name,
               roda_conn_peer_text(c, peer, sizeof peer), c->reason ? c->reason : "no reason kept");
@@ -708,7 +715,8 @@ static void finish(struct roda_conn *c)
     c->state = CONNECTION_GONE;
     c->fd = -1;
     if (fd >= 0) {
-        if (c->flags & CONN_ABORT) { /* what the kernel still holds would only wait for nobody */
+        if (c->flags & (CONN_ABORT |
+                        CONN_RESET)) { /* what the kernel still holds would only wait for nobody */
             struct linger reset = {.l_onoff = 1, .l_linger = 0};
             (void)system->setsockopt(system->kernel, fd, SOL_SOCKET, SO_LINGER, &reset,
                                      sizeof reset);
@@ -803,7 +811,8 @@ static void on_timer(struct wheel_timer *timer)
         connection_abort(c, "reads too slowly to be told goodbye");
         break;
     case CONNECTION_LINGERING:
-        c->flags |= CONN_EOF;
+        /* It may go on sending for ever, into a window that is shut: a reset ends that. */
+        c->flags |= CONN_EOF | CONN_RESET;
         connection_step(c);
         break;
     case CONNECTION_CLOSING:
@@ -814,7 +823,7 @@ static void on_timer(struct wheel_timer *timer)
     }
 }
 
-/* ---- sending ------------------------------------------------------------------------------ */
+/* ---- sending ---------------------------------------------------------------------------- */
 
 static bool send_now(struct roda_conn *c)
 {

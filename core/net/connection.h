@@ -29,28 +29,31 @@ enum connection_state {
     CONNECTION_GONE,
 };
 
-enum { /* roda_conn.flags */
-       CONN_DIRTY = 1 << 0,
-       CONN_SENDING = 1 << 1,      /* a send is in flight */
-       CONN_RECEIVING = 1 << 2,    /* a receive is armed */
-       CONN_CANCELLED = 1 << 3,    /* a cancel of the receive was sent */
-       CONN_NO_DELIVERY = 1 << 4,  /* closing: queues take nothing more */
-       CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
-       CONN_OVER = 1 << 6,         /* in net->over */
-       CONN_DATAGRAM = 1 << 7,
-       CONN_READY = 1 << 8,
-       CONN_EOF = 1 << 9,       /* the peer sent its end */
-       CONN_ENDED = 1 << 10,    /* ended() was called */
-       CONN_SKIPPING = 1 << 11, /* inside a unit that is too long */
-       CONN_KEPT = 1 << 12,     /* the first stashed unit was shown and kept */
-       CONN_IDLE_ASKED = 1 << 13,
-       CONN_ABORT = 1 << 14,  /* close with a reset */
-       CONN_FAILED = 1 << 15, /* memory ran out while its queue was built */
-       CONN_DECODING = 1 << 16,
-       CONN_SHORT = 1 << 17,  /* the last send was short: poll first */
-       CONN_BEGUN = 1 << 18,  /* first() was called */
-       CONN_OPENED = 1 << 19, /* the owner: opened() was reported */
-       CONN_LEFT = 1 << 20,   /* the owner: gone, waits until nothing is under way */
+/* roda_conn.flags */
+enum {
+    CONN_DIRTY = 1 << 0,
+    CONN_SENDING = 1 << 1,      /* a send is in flight */
+    CONN_RECEIVING = 1 << 2,    /* a receive is armed */
+    CONN_CANCELLED = 1 << 3,    /* a cancel of the receive was sent */
+    CONN_NO_DELIVERY = 1 << 4,  /* closing: queues take nothing more */
+    CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
+    CONN_OVER = 1 << 6,         /* in net->over */
+    CONN_DATAGRAM = 1 << 7,
+    CONN_READY = 1 << 8,
+    CONN_EOF = 1 << 9,       /* the peer sent its end */
+    CONN_ENDED = 1 << 10,    /* ended() was called */
+    CONN_SKIPPING = 1 << 11, /* inside a unit that is too long */
+    CONN_KEPT = 1 << 12,     /* the first stashed unit was shown and kept */
+    CONN_IDLE_ASKED = 1 << 13,
+    CONN_ABORT = 1 << 14,  /* close with a reset */
+    CONN_FAILED = 1 << 15, /* memory ran out while its queue was built */
+    CONN_DECODING = 1 << 16,
+    CONN_SHORT = 1 << 17,  /* the last send was short: poll first */
+    CONN_BEGUN = 1 << 18,  /* first() was called */
+    CONN_OPENED = 1 << 19, /* the owner: opened() was reported */
+    CONN_LEFT = 1 << 20,   /* the owner: gone, waits until nothing is under way */
+    CONN_RESET = 1 << 21,  /* the peer did not end in time: close with a reset, without a notice */
+    CONN_BROKE = 1 << 22,  /* the peer or the network ended it: no matter for a notice */
 };
 
 /* Stashed input: bytes not decoded yet. Made when needed. */

@@ -119,7 +119,7 @@ struct batch { /* whole units that fit one datagram */
     } pieces[PIECES];
 };
 
-/* ---- rates -------------------------------------------------------------------------------- */
+/* ---- rates ------------------------------------------------------------------------------ */
 
 /* GCRA: the word says when the bucket will be full again. A full bucket lets anything pass. */
 static bool allow(uint64_t *full_at_ns, uint64_t now_ns, uint64_t cost_ns, uint64_t burst_ns)
@@ -150,7 +150,7 @@ static void learn_rate(struct datagram_socket *socket, const struct roda_rate *r
                                : (uint64_t)rate->burst * socket->byte_ns;
 }
 
-/* ---- opening and ending ------------------------------------------------------------------- */
+/* ---- opening and ending ----------------------------------------------------------------- */
 
 static struct datagrams *shared_get(struct net *net)
 {
@@ -210,7 +210,7 @@ void datagram_free(struct listener *l)
     shared_put(l->net);
 }
 
-/* ---- receiving ---------------------------------------------------------------------------- */
+/* ---- receiving -------------------------------------------------------------------------- */
 
 static uint64_t receive_user_data(const struct listener *l)
 {
@@ -329,7 +329,7 @@ static void peer_of(const struct flow *flow, union address *ret)
     }
 }
 
-/* ---- sending ------------------------------------------------------------------------------ */
+/* ---- sending ---------------------------------------------------------------------------- */
 
 static struct transmit *transmit_get(struct datagrams *all)
 {
@@ -544,7 +544,7 @@ void datagram_on_send(void *owner, const struct ring_completion *done)
     transmit_put(net, t);
 }
 
-/* ---- strangers ---------------------------------------------------------------------------- */
+/* ---- strangers -------------------------------------------------------------------------- */
 
 /* A slot's cookie; see the header of roda_cookie() for what it is good for. */
 static uint64_t cookie_of(const struct roda_peer *peer, uint64_t slot)
@@ -604,7 +604,7 @@ static bool is_reflector(uint32_t port)
     }
 }
 
-/* ---- sessions ----------------------------------------------------------------------------- */
+/* ---- sessions --------------------------------------------------------------------------- */
 
 static bool session_equal(const void *value, const void *key)
 {

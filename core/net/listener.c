@@ -26,7 +26,7 @@
 #define USER_TIMEOUT_MS   120000
 #define BACKOFF_MS_MIN    100u
 #define BACKOFF_MS_MAX    1000u
-#define BIND_RETRIES      20 /* of 100 ms: a socket of a broker that just ended may linger */
+#define BIND_RETRIES      10 /* of 100 ms: a socket of a broker that just ended may linger */
 
 const char *address_text(const union address *a, char *buf, size_t size)
 {
@@ -135,6 +135,21 @@ static void wait_a_little(const struct system *system)
         system->pause(system->kernel, until);
 }
 
+/* Somebody answers there: waiting would not help. */
+static bool answered(const struct system *system, const struct listener_address *a)
+{
+    int fd, r;
+
+    if (a->settings->transport != TRANSPORT_TCP)
+        return false;
+    fd = system->socket(system->kernel, a->address.any.sa_family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return false;
+    r = system->connect(system->kernel, fd, &a->address.any, a->address_len);
+    system->close(system->kernel, fd);
+    return r >= 0;
+}
+
 /* Alone on the address: fails if anybody else listens there. */
 static int bind_alone(const struct system *system, struct listener_address *a)
 {
@@ -144,6 +159,8 @@ static int bind_alone(const struct system *system, struct listener_address *a)
         if (i)
             wait_a_little(system);
         r = bind_one(system, a, false, true);
+        if (r == -EADDRINUSE && answered(system, a))
+            break;
     }
     if (r < 0)
         return r;
@@ -240,7 +257,7 @@ void listener_unbind(const struct system *system, struct listener_address *a, ui
     }
 }
 
-/* ---- on a worker -------------------------------------------------------------------------- */
+/* ---- on a worker ------------------------------------------------------------------------ */
 
 static uint64_t user_data(const struct listener *l, enum ring_kind kind)
 {

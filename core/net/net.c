@@ -87,7 +87,7 @@ void net_deinit(struct net *net)
     *net = (struct net){0};
 }
 
-/* ---- receive buffers ---------------------------------------------------------------------- */
+/* ---- receive buffers -------------------------------------------------------------------- */
 
 static void offer_buffer(struct net *net, uint16_t id)
 {
@@ -138,7 +138,7 @@ void net_buffer_back(struct net *net, uint32_t flags)
     offer_buffer(net, (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT));
 }
 
-/* ---- slots -------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------ */
 
 struct roda_conn *net_find(struct net *net, roda_conn_id id)
 {
@@ -175,7 +175,7 @@ void net_free(struct net *net, struct roda_conn *c)
     memory_free(c);
 }
 
-/* ---- the parts of a turn ------------------------------------------------------------------ */
+/* ---- the parts of a turn ---------------------------------------------------------------- */
 
 void net_places(struct net *net)
 {
@@ -322,7 +322,7 @@ void net_gauges(struct net *net)
                      __ATOMIC_RELAXED);
 }
 
-/* ---- shutdown ----------------------------------------------------------------------------- */
+/* ---- shutdown --------------------------------------------------------------------------- */
 
 void net_stop_accept(struct net *net)
 {

@@ -26,9 +26,10 @@ struct listener;
 struct datagram_socket;
 struct datagrams;
 
-enum net_unit { /* what the owner says to a unit */
-                NET_UNIT_TAKEN,
-                NET_UNIT_KEEP, /* the same one again after net_resume() */
+/* what the owner says to a unit */
+enum net_unit {
+    NET_UNIT_TAKEN,
+    NET_UNIT_KEEP, /* the same one again after net_resume() */
 };
 
 struct net_hooks {

@@ -244,7 +244,7 @@ void queue_compact(struct roda_conn *c)
         compact_range(c, &c->chunk, &c->offset, c->length);
 }
 
-/* ---- places -------------------------------------------------------------------------------- */
+/* ---- places ----------------------------------------------------------------------------- */
 
 int roda_place_new(struct roda_ctx *x, struct roda_conn *c, roda_done_fn *more, void *arg,
                    struct roda_place **ret_place)

@@ -14,7 +14,7 @@ struct send_entry {
 };
 
 #define SEND_PIECES    16u         /* of one gathering send */
-#define SEND_BYTES_MAX (64u << 10) /* of one send: progress stays visible under MSG_WAITALL */
+#define SEND_BYTES_MAX (64u << 10) /* of one send */
 
 struct send_request { /* lives until the completion of a gathering send */
     struct msghdr header;

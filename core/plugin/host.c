@@ -19,7 +19,7 @@ struct host_plugin *host_find(struct host *host, const char *name)
     return NULL;
 }
 
-/* ---- loading --------------------------------------------------------------------------------- */
+/* ---- loading ---------------------------------------------------------------------------- */
 
 static int load_one(struct host *host, const char *name, const char *path, char *problem,
                     size_t size)
@@ -100,19 +100,20 @@ static void load_protocols(struct host *host, struct roda_conf_errors *errors)
     }
 }
 
-/* ---- options and checks ------------------------------------------------------------------------
- */
+/* ---- options and checks ----------------------------------------------------------------- */
 
 static int fill_and_check(struct host *host, struct roda_conf_errors *errors)
 {
     for (uint32_t i = 0; i < host->n_plugins; i++) {
         struct host_plugin *p = &host->plugins[i];
         const struct roda_plugin *d = &p->loaded.plugin;
+        size_t before = conf_errors_count(errors, CONF_ERROR);
         int r = conf_plugin_fill(host->conf, p->loaded.name, d->options, d->option_size,
                                  d->conf_size, errors, &p->conf);
         if (r)
             return r;
-        if (d->check && conf_errors_result(errors) == 0) {
+        /* Not on values that are wrong by themselves; others' errors are no reason. */
+        if (d->check && conf_errors_count(errors, CONF_ERROR) == before) {
             conf_errors_context(errors, host->conf, p->loaded.name, NULL);
             (void)d->check(p->conf, errors);
             conf_errors_context(errors, NULL, NULL, NULL);
@@ -121,8 +122,7 @@ static int fill_and_check(struct host *host, struct roda_conf_errors *errors)
     return 0;
 }
 
-/* ---- order -------------------------------------------------------------------------------------
- */
+/* ---- order ------------------------------------------------------------------------------ */
 
 static struct host_plugin *offers(struct host *host, const char *id, size_t len)
 {
@@ -221,8 +221,7 @@ int host_load(struct conf *conf, struct roda_conf_errors *errors, struct host **
     return 0;
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 static int make_contexts(struct host *host, struct host_plugin *p)
 {
@@ -416,8 +415,7 @@ void host_free(struct host *host)
     memory_free(host);
 }
 
-/* ---- listeners
- * -------------------------------------------------------------------------------------- */
+/* ---- listeners -------------------------------------------------------------------------- */
 
 /* A plugin serves a listener if anything of it may see one of its connections. */
 static bool serves(const struct roda_plugin *p, bool offers_the_protocol)

@@ -136,7 +136,7 @@ struct path_job {
     int result;
 };
 
-/* ---- slots ---- */
+/* ---- slots ------------------------------------------------------------------------------ */
 
 static int slot_add(struct slots *t, void *object, uint32_t *ret_slot)
 {
@@ -185,7 +185,7 @@ static struct io_uring_sqe *slot_sqe(struct files *files, const struct slots *t,
     return ring_sqe(files->ring, RING_USER_DATA(kind, t->entries[slot].generation, slot));
 }
 
-/* ---- answers ---- */
+/* ---- answers ---------------------------------------------------------------------------- */
 
 static void answers_give(struct ring_job *job)
 {
@@ -217,7 +217,7 @@ static void file_to_work(struct file *file)
         list_append(&file->files->work, &file->work);
 }
 
-/* ---- blocks ---- */
+/* ---- blocks ----------------------------------------------------------------------------- */
 
 static struct block *block_get(struct files *files)
 {
@@ -323,7 +323,7 @@ static void count_writing(struct file *file, bool before)
         file->files->under_way--;
 }
 
-/* ---- sync ---- */
+/* ---- sync ------------------------------------------------------------------------------- */
 
 static void sync_give(struct answer *answer)
 {
@@ -420,7 +420,7 @@ int file_sync(struct file *file, file_done_fn *fn, void *arg)
     return 0;
 }
 
-/* ---- append ---- */
+/* ---- append ----------------------------------------------------------------------------- */
 
 int64_t file_append(struct file *file, const char *bytes, size_t len)
 {
@@ -493,7 +493,7 @@ static void write_completed(void *owner, const struct ring_completion *done)
     file_to_work(file);
 }
 
-/* ---- read ---- */
+/* ---- read ------------------------------------------------------------------------------- */
 
 static void read_give(struct answer *answer)
 {
@@ -581,7 +581,7 @@ int file_read(struct file *file, uint64_t offset, size_t len, file_read_fn *fn, 
     return 0;
 }
 
-/* ---- open and close ---- */
+/* ---- open and close --------------------------------------------------------------------- */
 
 /* A new file's name is on disk before the first byte that a sync may promise. */
 static int open_new(const struct system *system, const char *path, int flags)
@@ -730,7 +730,7 @@ uint64_t file_size(const struct file *file)
     return file->size;
 }
 
-/* ---- names ---- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 static void path_job_free(struct path_job *p)
 {
@@ -870,7 +870,7 @@ int file_list(struct files *files, const char *directory, file_list_fn *fn, void
     return path_job_start(files, p, directory, NULL);
 }
 
-/* ---- the turn ---- */
+/* ---- the turn --------------------------------------------------------------------------- */
 
 static bool write_start(struct file *file)
 {

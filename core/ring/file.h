@@ -17,8 +17,8 @@
 struct files; /* one per worker */
 struct file;
 
-#define FILE_READ    1u
-#define FILE_APPEND  2u
+#define FILE_READ              1u
+#define FILE_APPEND            2u
 #define FILE_PENDING_BYTES_MAX (1u << 20)
 
 typedef void file_done_fn(void *arg, int result);

@@ -42,7 +42,7 @@
 #define TIMEOUT_NS           UINT64_C(1000000)
 #define NO_FALLBACK          "; roda works by io_uring only, it has no epoll mode to fall back to"
 
-/* ---- what this process is ---- */
+/* ---- what this process is --------------------------------------------------------------- */
 
 static bool read_line(const char *path, char *line, size_t size)
 {
@@ -146,7 +146,7 @@ static void look_around(struct preflight *p)
     (void)preflight_raise_descriptors(&p->descriptors);
 }
 
-/* ---- sentences ---- */
+/* ---- sentences -------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4))) static void say(char *problem, size_t size,
                                                       const char *format, ...)
@@ -270,7 +270,7 @@ static int deny(const struct preflight *p, const char *what, int result, char *p
     return result < 0 ? result : -EOPNOTSUPP;
 }
 
-/* ---- what the kernel says it has ---- */
+/* ---- what the kernel says it has -------------------------------------------------------- */
 
 struct named {
     unsigned value;
@@ -334,7 +334,7 @@ static int check_operations(const struct preflight *p, struct ring *r, char *pro
     return result < 0 ? result : 0;
 }
 
-/* ---- what works ---- */
+/* ---- what works ------------------------------------------------------------------------- */
 
 struct trial {
     const struct preflight *p;
@@ -583,7 +583,7 @@ static int try_ring(struct preflight *p, struct ring *r, char *problem, size_t s
     return result;
 }
 
-/* ---- memory for all ---- */
+/* ---- memory for all --------------------------------------------------------------------- */
 
 struct reserved {
     struct ring ring;

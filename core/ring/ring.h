@@ -14,7 +14,8 @@
 
 #include "ring/system.h"
 
-enum ring_kind { /* 0 is never valid */
+/* 0 is never valid */
+enum ring_kind {
     RING_ACCEPT = 1,
     RING_RECV,
     RING_SEND,
@@ -30,7 +31,8 @@ enum ring_kind { /* 0 is never valid */
 
 #define RING_GENERATION_MASK 0xffffffu
 #define RING_USER_DATA(kind, generation, slot)                                                     \
-    ((uint64_t)(kind) << 56 | (uint64_t)((generation)&RING_GENERATION_MASK) << 32 | (uint32_t)(slot))
+    ((uint64_t)(kind) << 56 | (uint64_t)((generation)&RING_GENERATION_MASK) << 32 |                \
+     (uint32_t)(slot))
 
 struct ring_completion { /* a copy: the CQ slot is free when the handler runs */
     uint32_t slot;
@@ -130,8 +132,8 @@ bool ring_jobs_waiting(const struct ring *r);
 static inline void ring_add(_Atomic uint64_t *counter, uint64_t n)
 {
     /* One writer: a relaxed load and store, no locked instruction. */
-    __atomic_store_n((uint64_t *)counter, __atomic_load_n((uint64_t *)counter, __ATOMIC_RELAXED) + n,
-                     __ATOMIC_RELAXED);
+    __atomic_store_n((uint64_t *)counter,
+                     __atomic_load_n((uint64_t *)counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -65,7 +65,7 @@ struct real_ring {
     unsigned enter_fd, enter_flags;
 };
 
-/* ---- rings ---- */
+/* ---- rings ------------------------------------------------------------------------------ */
 
 static uint64_t real_monotonic_ns(void *kernel);
 static void real_pause(void *kernel, uint64_t until_ns);
@@ -211,7 +211,7 @@ static int real_ring_register(void *kernel, struct ring *r, unsigned op, void *a
     return io_uring_register((unsigned)r->fd, op, arg, n);
 }
 
-/* ---- sockets ---- */
+/* ---- sockets ---------------------------------------------------------------------------- */
 
 static int or_errno(int result)
 {
@@ -281,7 +281,7 @@ static int real_close(void *kernel, int fd)
     return result == -EINTR ? 0 : result;
 }
 
-/* ---- wake-ups ---- */
+/* ---- wake-ups --------------------------------------------------------------------------- */
 
 /* Blocking, so that a READ of it on the ring waits instead of ending with EAGAIN. */
 static int real_eventfd(void *kernel)
@@ -301,7 +301,7 @@ static void real_eventfd_wake(void *kernel, int fd)
     while (written < 0 && errno == EINTR);
 }
 
-/* ---- files ---- */
+/* ---- files ------------------------------------------------------------------------------ */
 
 static int real_open(void *kernel, const char *path, int flags, unsigned mode)
 {
@@ -440,7 +440,7 @@ static int real_is_socket(void *kernel, const char *path)
     return S_ISSOCK(status.st_mode) ? 0 : -ENOTSOCK;
 }
 
-/* ---- time and chance ---- */
+/* ---- time and chance -------------------------------------------------------------------- */
 
 static void real_pause(void *kernel, uint64_t until_ns)
 {
@@ -490,7 +490,7 @@ static void real_random(void *kernel, void *buf, size_t size)
     }
 }
 
-/* ---- the pool ---- */
+/* ---- the pool --------------------------------------------------------------------------- */
 
 #define POOL_JOBS_MAX    256u
 #define POOL_STACK_BYTES (512u << 10)

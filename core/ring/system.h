@@ -66,8 +66,7 @@ struct system {
     int (*unlink)(void *kernel, const char *path);
     int (*chmod)(void *kernel, const char *path, unsigned mode);
     /* fn once per entry of the directory, "." and ".." left out, sorted by bytes. */
-    int (*list)(void *kernel, const char *path, void (*fn)(void *arg, const char *name),
-                void *arg);
+    int (*list)(void *kernel, const char *path, void (*fn)(void *arg, const char *name), void *arg);
     /* 0: path is a socket; -ENOENT; -ENOTSOCK. */
     int (*is_socket)(void *kernel, const char *path);
 

@@ -34,7 +34,7 @@ static const struct line_state *state_of(const struct task *task)
     return task->x->state;
 }
 
-/* ---- messages -------------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------- */
 
 /* The room that was named, or the current one; empty: there is none, or (RODA_AGAIN) it is not
  * known yet which it is. */
@@ -197,7 +197,7 @@ static int submit_command(const struct task *task)
     }
 }
 
-/* ---- replies --------------------------------------------------------------------------------- */
+/* ---- replies ---------------------------------------------------------------------------- */
 
 /* The current or named room, if the connection is in it; else it is told, and 0 returned. */
 static int find_own_room(const struct task *task, struct roda_room *ret_room)
@@ -393,7 +393,7 @@ static void reply(const struct task *task)
     }
 }
 
-/* ---- units ----------------------------------------------------------------------------------- */
+/* ---- units ------------------------------------------------------------------------------ */
 
 static int carry_out_command(const struct task *task)
 {

@@ -27,7 +27,8 @@ struct line_state { /* per worker */
     struct roda_ctx *rooms_ctx;
 };
 
-enum {                               /* struct line_conn.flags */
+/* struct line_conn.flags */
+enum {
        LINE_DATAGRAM = 1 << 0,       /* a session, not a stream */
        LINE_SPOKE = 1 << 1,          /* the first unit was seen */
        LINE_SUBNEGOTIATION = 1 << 2, /* inside a telnet subnegotiation that held a line end */
@@ -44,7 +45,8 @@ struct line_conn {          /* counts against the memory of an idle connection: 
 
 #define LINE_TOKEN 1u /* of messages that this plugin submits; 0: the join at connect, by rooms */
 
-enum { /* metrics */
+/* metrics */
+enum {
        LINE_UNITS_REFUSED,
        LINE_ALIENS,
        LINE_KNOCKS_ANSWERED,

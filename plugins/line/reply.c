@@ -62,7 +62,7 @@ void line_topic(struct roda_conn *c, struct roda_str room, struct roda_str topic
     show_end(&s);
 }
 
-/* ---- lines that are not taken ---------------------------------------------------------------- */
+/* ---- lines that are not taken ----------------------------------------------------------- */
 
 static int is_forbidden(unsigned char byte)
 {
@@ -112,7 +112,7 @@ void line_closing(struct roda_ctx *x, struct roda_conn *c, const char *reason)
         line_refuse(c, "closed: %s", reason);
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------- */
 
 static void refuse(struct roda_conn *c, const struct roda_answer *answer)
 {

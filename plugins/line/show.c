@@ -40,7 +40,7 @@ static const char *const reply_words[] = {
     "help", "the",  "numbers", "no",   "notice", "goodbye",
 };
 
-/* ---- one line ------------------------------------------------------------------------------ */
+/* ---- one line --------------------------------------------------------------------------- */
 
 struct show show_begin(struct roda_out *out)
 {
@@ -176,7 +176,7 @@ void show_text(struct show *s, struct roda_str text, size_t reserved_bytes)
     show_put(s, (struct roda_str){mark, (size_t)n});
 }
 
-/* ---- messages ------------------------------------------------------------------------------ */
+/* ---- messages --------------------------------------------------------------------------- */
 
 static struct roda_str nick_of(const struct roda_msg *msg)
 {

@@ -96,7 +96,7 @@ static void unlock(struct directory *d)
     (void)pthread_mutex_unlock(&d->mutex);
 }
 
-/* ---- names ----------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 int name_fold(struct roda_str name, struct name *ret_name)
 {
@@ -135,7 +135,7 @@ static int is_name(const struct name *name, struct roda_str folded)
     return name->len == folded.len && !memcmp(name->text, folded.ptr, folded.len);
 }
 
-/* ---- nicks ----------------------------------------------------------------------------------- */
+/* ---- nicks ------------------------------------------------------------------------------ */
 
 static int has_nick(const struct roda_person *person, const struct name *nick)
 {
@@ -295,7 +295,7 @@ struct roda_person *directory_person(struct directory *d, struct roda_str nick,
     return person;
 }
 
-/* ---- rooms ----------------------------------------------------------------------------------- */
+/* ---- rooms ------------------------------------------------------------------------------ */
 
 struct room *room_ref(struct room *room)
 {

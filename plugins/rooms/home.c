@@ -36,8 +36,7 @@ enum { INVITED_MAX = 100 };
 
 static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result);
 
-/* ---- coming and going of the room -------------------------------------------------------------
- */
+/* ---- coming and going of the room ------------------------------------------------------- */
 
 static int is_first_room(const struct roda_ctx *x, const struct room *room)
 {
@@ -136,8 +135,7 @@ void home_sweep(struct roda_ctx *x, struct home *home)
     roda_post_after(x, x->worker, &home->sweep);
 }
 
-/* ---- members
- * ------------------------------------------------------------------------------------- */
+/* ---- members ---------------------------------------------------------------------------- */
 
 struct roda_workers workers_only(uint32_t worker)
 {
@@ -184,8 +182,7 @@ void home_remove(struct roda_ctx *x, struct home *home, struct home_member *memb
     roda_count(x, ROOMS_PARTS, 1);
 }
 
-/* ---- invitations
- * ----------------------------------------------------------------------------------- */
+/* ---- invitations ------------------------------------------------------------------------ */
 
 static roda_conn_id *invitation_of(const struct home *home, roda_conn_id conn)
 {
@@ -212,8 +209,7 @@ static int invite(struct roda_ctx *x, struct home *home, roda_conn_id conn)
     return 0;
 }
 
-/* ---- arriving: what is refused
- * ------------------------------------------------------------------------ */
+/* ---- arriving: what is refused ---------------------------------------------------------- */
 
 static void refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const char *text)
 {
@@ -400,8 +396,7 @@ void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
         publish_decided(x, home, ev->msg);
 }
 
-/* ---- leaving the lane: what is carried out
- * -------------------------------------------------------- */
+/* ---- leaving the lane: what is carried out ---------------------------------------------- */
 
 static void lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code)
 {

@@ -19,7 +19,7 @@
  * own block of rooms is kept ("stranded") and told whenever something else happens here.
  */
 
-/* ---- guests ---------------------------------------------------------------------------------- */
+/* ---- guests ----------------------------------------------------------------------------- */
 
 static struct roda_str str(const char *text)
 {
@@ -141,8 +141,7 @@ void people_ready(struct roda_ctx *x, struct roda_conn *c)
         enter_first_room(x, c);
 }
 
-/* ---- changes -----------------------------------------------------------------------------------
- */
+/* ---- changes ---------------------------------------------------------------------------- */
 
 static struct roda_person *changed(struct roda_ctx *x, const struct roda_person *person,
                                    uint32_t field, struct roda_str value)
@@ -278,8 +277,7 @@ void people_event_done(struct roda_ctx *x, struct person_event *event)
         event_done_for(x, event);
 }
 
-/* ---- gone
- * ------------------------------------------------------------------------------------------ */
+/* ---- gone ------------------------------------------------------------------------------- */
 
 static struct roda_str cut(struct roda_str text, size_t max)
 {

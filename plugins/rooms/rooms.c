@@ -30,8 +30,7 @@
 
 #define PARTITIONS 16u
 
-/* ---- what a message asks -----------------------------------------------------------------------
- */
+/* ---- what a message asks ---------------------------------------------------------------- */
 
 int ask_wait(const struct ask *ask)
 {
@@ -213,8 +212,7 @@ static void distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t desti
         local_distributed(x, msg, destination);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------ */
+/* ---- life ------------------------------------------------------------------------------- */
 
 static int check(const void *conf, struct roda_conf_errors *errors)
 {

@@ -52,7 +52,7 @@ struct listener *listener_find(struct testhost *h, const char *name)
     return NULL;
 }
 
-/* ---- being made ------------------------------------------------------------------------------ */
+/* ---- being made ------------------------------------------------------------------------- */
 
 static roda_conn_id slot_take(struct worker *w, struct roda_conn *c)
 {
@@ -203,7 +203,7 @@ void testhost_set_peer(struct testhost_conn *c, const char *address, uint16_t po
     (void)snprintf(c->peer_text, sizeof c->peer_text, "%.60s port %u", address, port);
 }
 
-/* ---- filters before there is a message ------------------------------------------------------- */
+/* ---- filters before there is a message -------------------------------------------------- */
 
 enum filtered { FILTERED_WAIT, FILTERED_PASS, FILTERED_DROP, FILTERED_REFUSE };
 
@@ -293,7 +293,7 @@ static void conn_accept(struct roda_conn *c)
     }
 }
 
-/* ---- units ----------------------------------------------------------------------------------- */
+/* ---- units ------------------------------------------------------------------------------ */
 
 static size_t unit_max(const struct roda_conn *c)
 {
@@ -511,7 +511,7 @@ uint64_t conn_wake_ms(const struct roda_conn *c)
     return wake_ms;
 }
 
-/* ---- reports --------------------------------------------------------------------------------- */
+/* ---- reports ---------------------------------------------------------------------------- */
 
 void conn_protocol_answer(struct roda_conn *c, const struct roda_answer *answer)
 {
@@ -601,7 +601,7 @@ void conn_reports(struct worker *w)
     }
 }
 
-/* ---- closing --------------------------------------------------------------------------------- */
+/* ---- closing ---------------------------------------------------------------------------- */
 
 void conn_close(struct roda_conn *c, const char *reason, bool words)
 {
@@ -684,7 +684,7 @@ void conn_flush(struct worker *w)
             flush_one(w->slots[i].conn);
 }
 
-/* ---- the plugin's view ----------------------------------------------------------------------- */
+/* ---- the plugin's view ------------------------------------------------------------------ */
 
 roda_conn_id roda_conn_getid(const struct roda_conn *c)
 {
@@ -801,7 +801,7 @@ void roda_charge(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
     c->charges[c->n_charges++] = cost;
 }
 
-/* ---- sending --------------------------------------------------------------------------------- */
+/* ---- sending ---------------------------------------------------------------------------- */
 
 struct encoding {
     const struct roda_protocol *protocol;
@@ -898,7 +898,7 @@ void roda_fanout(struct roda_ctx *x, struct roda_msg *msg, struct roda_conn *con
     send_all(x, msg, conns, n, false);
 }
 
-/* ---- the test's view ------------------------------------------------------------------------- */
+/* ---- the test's view -------------------------------------------------------------------- */
 
 void testhost_input_bytes(struct testhost_conn *c, const void *bytes, size_t len)
 {

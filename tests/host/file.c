@@ -346,7 +346,7 @@ int roda_file_list(struct roda_ctx *x, const char *directory, roda_list_fn *fn, 
     return 0;
 }
 
-/* ---- the test's view ------------------------------------------------------------------------- */
+/* ---- the test's view -------------------------------------------------------------------- */
 
 void testhost_file_put(struct testhost *h, const char *path, const void *bytes, size_t len)
 {

@@ -29,7 +29,7 @@
 
 struct testhost *host_current;
 
-/* ---- telling --------------------------------------------------------------------------------- */
+/* ---- telling ---------------------------------------------------------------------------- */
 
 static void list_text(char ***list, size_t *n, char *text)
 {
@@ -173,7 +173,7 @@ int roda_conf_error(struct roda_conf_errors *errors, const char *option, const c
     return -EINVAL;
 }
 
-/* ---- text and hashes: the broker's own rules ------------------------------------------------- */
+/* ---- text and hashes: the broker's own rules -------------------------------------------- */
 
 int roda_text_check(struct roda_str text, uint32_t rule)
 {
@@ -214,7 +214,7 @@ void roda_cookie(struct roda_ctx *x, const struct roda_peer *peer, uint64_t ret[
     ret[1] = hash_keyed(h->hash_key, &in, sizeof in);
 }
 
-/* ---- plugins --------------------------------------------------------------------------------- */
+/* ---- plugins ---------------------------------------------------------------------------- */
 
 _Noreturn static void test_error(const char *what, const char *name)
 {
@@ -457,7 +457,7 @@ int testhost_listener(struct testhost *h, const char *name, const char *protocol
     return listener_confs(h, l, conf);
 }
 
-/* ---- start ----------------------------------------------------------------------------------- */
+/* ---- start ------------------------------------------------------------------------------ */
 
 static struct instance *provider_of(const struct testhost *h, const char *id, size_t len,
                                     const void **ret_interface)
@@ -613,7 +613,7 @@ const void *roda_service(struct roda_ctx *x, const char *id, struct roda_ctx **r
     return NULL;
 }
 
-/* ---- turns ----------------------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------------ */
 
 static void take_injected(struct testhost *h)
 {
@@ -708,7 +708,7 @@ void testhost_set_time_ns(struct testhost *h, int64_t time_ns)
     h->time_ns = time_ns;
 }
 
-/* ---- faults and metrics ---------------------------------------------------------------------- */
+/* ---- faults and metrics ----------------------------------------------------------------- */
 
 void testhost_fail_allocation(struct testhost *h, uint64_t n)
 {
@@ -788,7 +788,7 @@ int64_t testhost_metric(const struct testhost *h, const char *plugin, const char
     test_error("no such metric", name);
 }
 
-/* ---- stop ------------------------------------------------------------------------------------ */
+/* ---- stop ------------------------------------------------------------------------------- */
 
 static void close_all(struct testhost *h)
 {
@@ -921,7 +921,7 @@ int testhost_stop(struct testhost *h)
     return found + (int)h->n_complaints;
 }
 
-/* ---- the end --------------------------------------------------------------------------------- */
+/* ---- the end ---------------------------------------------------------------------------- */
 
 static void free_worker(struct worker *w)
 {

@@ -19,7 +19,7 @@
  * itself: what it publishes to its own lane waits until it has returned.
  */
 
-/* ---- posts ----------------------------------------------------------------------------------- */
+/* ---- posts ------------------------------------------------------------------------------ */
 
 void post(struct posts *posts, struct worker *to, struct roda_item *item)
 {
@@ -79,7 +79,7 @@ int roda_inject(struct roda_ctx *x, struct roda_item *item)
     return result;
 }
 
-/* ---- parcels: the core's own items ----------------------------------------------------------- */
+/* ---- parcels: the core's own items ------------------------------------------------------ */
 
 static struct roda_conn *sender_of(struct worker *w, const struct message *m)
 {
@@ -201,7 +201,7 @@ void parcel_refuse(struct worker *from, struct message *m, uint32_t code, const 
     parcel_receipt(from, m);
 }
 
-/* ---- mailboxes ------------------------------------------------------------------------------- */
+/* ---- mailboxes -------------------------------------------------------------------------- */
 
 static void item_run(struct worker *w, struct roda_item *item)
 {
@@ -232,7 +232,7 @@ void mailbox_run(struct worker *w)
     }
 }
 
-/* ---- lanes ----------------------------------------------------------------------------------- */
+/* ---- lanes ------------------------------------------------------------------------------ */
 
 struct lane_event {
     struct link link;

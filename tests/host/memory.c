@@ -125,7 +125,7 @@ void list_remove(struct link *node)
     node->next = node->prev = NULL;
 }
 
-/* ---- what plugins allocate ------------------------------------------------------------------ */
+/* ---- what plugins allocate -------------------------------------------------------------- */
 
 static void memory_link(struct testhost *h, struct memory *m)
 {

@@ -83,7 +83,7 @@ size_t roda_out_limit(const struct roda_out *out)
     return out->limit;
 }
 
-/* ---- the queue of a connection --------------------------------------------------------------- */
+/* ---- the queue of a connection ---------------------------------------------------------- */
 
 static struct entry *entry_new(struct roda_conn *c, struct roda_place *place)
 {
@@ -192,7 +192,7 @@ void queue_pump(struct roda_conn *c)
     }
 }
 
-/* ---- places ---------------------------------------------------------------------------------- */
+/* ---- places ----------------------------------------------------------------------------- */
 
 int roda_place_new(struct roda_ctx *x, struct roda_conn *c, roda_done_fn *more, void *arg,
                    struct roda_place **ret_place)

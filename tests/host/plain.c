@@ -8,7 +8,7 @@
  * filter that asks the test.
  */
 
-/* ---- the filter ------------------------------------------------------------------------------ */
+/* ---- the filter ------------------------------------------------------------------------- */
 
 #define SCRIPT(name, stage)                                                                        \
     static roda_verdict script_##name(struct roda_ctx *x, struct roda_event *ev)                   \
@@ -37,7 +37,7 @@ const struct roda_plugin testhost_script = {
     .deliver = script_deliver,
 };
 
-/* ---- the protocol ---------------------------------------------------------------------------- */
+/* ---- the protocol ----------------------------------------------------------------------- */
 
 static const char *const kind_names[RODA_KIND_MAX + 1] = {
     [RODA_TEXT] = "TEXT",     [RODA_NOTICE] = "NOTICE", [RODA_TOPIC] = "TOPIC",

@@ -20,7 +20,7 @@
 const char *const stage_names[] = {"accept",  "input",   "submit", "admit",
                                    "publish", "deliver", "handle", "arrive"};
 
-/* ---- events and verdicts -------------------------------------------------------------------- */
+/* ---- events and verdicts ---------------------------------------------------------------- */
 
 void event_enter(struct testhost *h, struct event *e, struct instance *instance, int stage,
                  struct roda_conn *c, struct message *m, size_t bytes)
@@ -147,7 +147,7 @@ roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
     return RODA_PASS;
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------- */
 
 void answer_later(struct roda_conn *c, uint32_t code, const char *text, struct message *m)
 {
@@ -255,7 +255,7 @@ void roda_refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const
     free(text);
 }
 
-/* ---- the queue ------------------------------------------------------------------------------- */
+/* ---- the queue -------------------------------------------------------------------------- */
 
 void source_init(struct source *s, struct roda_conn *c, struct worker *w)
 {

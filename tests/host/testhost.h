@@ -33,7 +33,7 @@ extern "C" {
 struct testhost;
 struct testhost_conn; /* a client; outlives its connection, until testhost_free() */
 
-/* ---- life ---------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 struct testhost *testhost_new(uint32_t n_workers);
 /* In the order of the [plugin] sections. conf: lines "key = value", or NULL. 0, or a negative
@@ -61,7 +61,7 @@ const char *testhost_complaint(const struct testhost *h, size_t index); /* NULL:
 /* Forgets them: a test that provokes them on purpose says so. */
 void testhost_forgive(struct testhost *h);
 
-/* ---- turns and time ------------------------------------------------------------------------ */
+/* ---- turns and time --------------------------------------------------------------------- */
 
 /* One turn of each worker, 0 upwards. Returns how much was done. */
 size_t testhost_turn(struct testhost *h);
@@ -76,7 +76,7 @@ void testhost_advance_ms(struct testhost *h, uint64_t ms);
  * it can run backwards. */
 void testhost_set_time_ns(struct testhost *h, int64_t time_ns);
 
-/* ---- clients ------------------------------------------------------------------------------- */
+/* ---- clients ---------------------------------------------------------------------------- */
 
 /* transport: "tcp", "udp", "unix". The listener that the connection has is called like the
  * protocol. It is accepted in the worker's next turn. NULL: memory was out (see
@@ -119,7 +119,7 @@ int testhost_knock(struct testhost *h, uint32_t worker, const char *protocol, co
  * per message "answer|code|KIND|token|number|text".
  */
 
-/* ---- verdicts, faults, what was seen ------------------------------------------------------- */
+/* ---- verdicts, faults, what was seen ---------------------------------------------------- */
 
 enum testhost_stage {
     TESTHOST_ACCEPT,

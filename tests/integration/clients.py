@@ -140,6 +140,52 @@ class LineClient(Conversation):
         self.close()
 
 
+class DatagramClient(Conversation):
+    """A session by datagrams, opened with the cookie. `datagrams` keeps what came as it came."""
+
+    def __init__(self, address, nick=None, source=None):
+        super().__init__(nick or "udp")
+        self.socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
+                                    socket.SOCK_DGRAM)
+        if source:
+            self.socket.bind(source)
+        self.socket.connect(address)
+        self.nick = nick
+        self.datagrams = []
+        if nick:
+            self.open()
+
+    def open(self):
+        """Asks for a cookie and enters by it; returns the match of the welcome."""
+        self.send(f"/nick {self.nick}")
+        self.send(f"={self.cookie()} /nick {self.nick}")
+        return self.next(rf"^\* {self.nick}, (\S+), (\d+), ping (\d+)s$")
+
+    def cookie(self):
+        return self.next(r"^=([0-9a-f]{8})$").group(1)
+
+    def read_descriptor(self):
+        return self.socket.fileno()
+
+    def read_piece(self):
+        piece = self.socket.recv(65536)
+        self.datagrams.append(piece)
+        # A datagram's end ends a line; what is empty is no end of anything.
+        return piece if piece.endswith(b"\n") else piece + b"\n"
+
+    def send_raw(self, data):
+        self.socket.send(data)
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        self.close()
+
+
 class ProgramClient(Conversation):
     """A program that connects for us: nc, telnet."""
 

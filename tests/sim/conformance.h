@@ -62,7 +62,7 @@ typedef void script_fn(struct world *w);
 extern int family;         /* of the streams: a script may run with TCP and with UNIX */
 extern char big[4u << 20]; /* more than any buffer of the kernel takes */
 
-/* ---- the transcript ---- */
+/* ---- the transcript --------------------------------------------------------------------- */
 
 void say(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void say_result(struct world *w, const char *what, int result);
@@ -79,7 +79,7 @@ void give(struct world *w, unsigned id);
 /* Runs a script on both kernels; the transcripts must be equal. Skips without io_uring. */
 void compare(script_fn *script, unsigned cq_entries);
 
-/* ---- sockets ---- */
+/* ---- sockets ---------------------------------------------------------------------------- */
 
 socklen_t loopback(union any_address *a, uint16_t port);
 socklen_t stream_address(const struct world *w, union any_address *a);
@@ -91,7 +91,7 @@ int listening(struct world *w);
 void gone(struct world *w, int fd); /* close(2) */
 void listener_gone(struct world *w, int fd);
 
-/* ---- far ends ---- */
+/* ---- far ends --------------------------------------------------------------------------- */
 
 struct far far_connect(struct world *w);
 void far_write(struct far *f, const char *bytes);
@@ -104,7 +104,7 @@ void far_end_of_writing(struct far *f);
 void far_close(struct far *f);
 void far_reset(struct far *f);
 
-/* ---- requests ---- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 /* kind and slot name it in the transcript. */
 struct io_uring_sqe *sqe(struct world *w, unsigned kind, unsigned slot);
@@ -120,7 +120,7 @@ void shut(struct world *w, int fd, int how);
 /* A connection accepted from a listener that is gone again. */
 int connected(struct world *w, struct far *ret_far);
 
-/* ---- scripts ---- */
+/* ---- scripts ---------------------------------------------------------------------------- */
 
 /* conformance_stream.c */
 script_fn script_receive;

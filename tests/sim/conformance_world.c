@@ -33,7 +33,7 @@ static const char *const kind_names[RING_KINDS] = {
     [RING_FILE_SYNC] = "fsync",
 };
 
-/* ---- the transcript ---- */
+/* ---- the transcript --------------------------------------------------------------------- */
 
 void say(struct world *w, const char *format, ...)
 {
@@ -125,7 +125,7 @@ void step(struct world *w, const char *name, unsigned n)
     w->n_done = 0;
 }
 
-/* ---- worlds ---- */
+/* ---- worlds ----------------------------------------------------------------------------- */
 
 void give(struct world *w, unsigned id)
 {
@@ -204,7 +204,7 @@ void compare(script_fn *script, unsigned cq_entries)
         print_message("%s", real.text);
 }
 
-/* ---- sockets ---- */
+/* ---- sockets ---------------------------------------------------------------------------- */
 
 socklen_t loopback(union any_address *a, uint16_t port)
 {
@@ -274,7 +274,7 @@ void listener_gone(struct world *w, int fd)
     }
 }
 
-/* ---- far ends ---- */
+/* ---- far ends --------------------------------------------------------------------------- */
 
 struct far far_connect(struct world *w)
 {
@@ -370,7 +370,7 @@ void far_reset(struct far *f)
     close(f->fd);
 }
 
-/* ---- requests ---- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 struct io_uring_sqe *sqe(struct world *w, unsigned kind, unsigned slot)
 {

@@ -41,7 +41,7 @@ void *must_realloc(void *ptr, size_t size)
     return ptr;
 }
 
-/* ---- chance ---- */
+/* ---- chance ----------------------------------------------------------------------------- */
 
 static uint64_t next(uint64_t *state)
 {
@@ -83,7 +83,7 @@ const char *sim_violation(const struct sim_kernel *k)
     return k->violation[0] ? k->violation : NULL;
 }
 
-/* ---- events ---- */
+/* ---- events ----------------------------------------------------------------------------- */
 
 static bool earlier(const struct event *a, const struct event *b)
 {
@@ -167,7 +167,7 @@ bool sim_advance_to(struct sim_kernel *k, uint64_t ns)
     return true;
 }
 
-/* ---- descriptors ---- */
+/* ---- descriptors ------------------------------------------------------------------------ */
 
 struct held *held_new(struct sim_kernel *k, enum held_kind kind)
 {
@@ -299,7 +299,7 @@ unsigned sim_files_held(const struct sim_kernel *k)
     return n;
 }
 
-/* ---- eventfds ---- */
+/* ---- eventfds --------------------------------------------------------------------------- */
 
 struct wake {
     struct event event;
@@ -351,7 +351,7 @@ static void sim_eventfd_wake(void *kernel, int fd)
              wake_arrives);
 }
 
-/* ---- time, chance, pool ---- */
+/* ---- time, chance, pool ----------------------------------------------------------------- */
 
 static uint64_t sim_monotonic_ns(void *kernel)
 {
@@ -446,7 +446,7 @@ static void wakes_drop(struct sim_kernel *k)
     }
 }
 
-/* ---- life ---- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 struct sim_kernel *sim_kernel_new(uint64_t seed, const struct sim_faults *faults)
 {

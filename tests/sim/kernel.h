@@ -65,7 +65,7 @@
 
 struct sim_kernel;
 
-/* ---- faults ---- */
+/* ---- faults ----------------------------------------------------------------------------- */
 
 /* Rates are probabilities, 0 to 1, drawn anew each time the thing happens. */
 struct sim_faults {
@@ -113,7 +113,7 @@ void sim_set_faults(struct sim_kernel *k, const struct sim_faults *faults);
 void sim_set_descriptors(struct sim_kernel *k, unsigned limit);
 void sim_set_disk(struct sim_kernel *k, uint64_t bytes); /* 0: no limit */
 
-/* ---- life, clock, scheduling ---- */
+/* ---- life, clock, scheduling ------------------------------------------------------------ */
 
 /* faults is copied; NULL: none. */
 struct sim_kernel *sim_kernel_new(uint64_t seed, const struct sim_faults *faults);
@@ -142,7 +142,7 @@ void sim_turn_end(struct sim_kernel *k, struct ring *r);
 /* One ring alone: enter with wait runs the clock until a completion or the timeout. */
 void sim_blocking_enter(struct sim_kernel *k, bool blocking);
 
-/* ---- TCP and UNIX clients ---- */
+/* ---- TCP and UNIX clients --------------------------------------------------------------- */
 
 struct sim_client; /* the far end of a connection; a person with nc, so to say */
 
@@ -179,7 +179,7 @@ void sim_client_address(const struct sim_client *c, struct sockaddr_storage *ret
 /* The address exists on the host, or not (bind to it then is -EADDRNOTAVAIL). "::1", "192.0.2.9" */
 void sim_host_address(struct sim_kernel *k, const char *text, bool present);
 
-/* ---- UDP peers ---- */
+/* ---- UDP peers -------------------------------------------------------------------------- */
 
 struct sim_udp;
 struct sim_udp *sim_udp_open(struct sim_kernel *k, const struct sockaddr *from, socklen_t len);
@@ -190,7 +190,7 @@ void sim_udp_send(struct sim_udp *u, const struct sockaddr *to, socklen_t len, c
 int sim_udp_recv(struct sim_udp *u, void *buf, size_t size, struct sockaddr_storage *ret_from);
 void sim_udp_close(struct sim_udp *u);
 
-/* ---- files ---- */
+/* ---- files ------------------------------------------------------------------------------ */
 
 /* The directories "/", "." and "/tmp" exist from the start. A file has two images, what the page
  * cache shows and what is on disk; so have the names. fsync moves a file, sync_directory() the
@@ -206,7 +206,7 @@ const char *sim_file_get(struct sim_kernel *k, const char *path, size_t *ret_len
  * engine held in memory is the test's to throw away; ring_teardown() may still be called. */
 void sim_crash(struct sim_kernel *k);
 
-/* ---- looking inside ---- */
+/* ---- looking inside --------------------------------------------------------------------- */
 
 enum sim_request_state {
     SIM_QUEUED, /* an SQE that the kernel has not taken yet */

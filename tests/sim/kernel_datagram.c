@@ -36,7 +36,7 @@ struct sim_udp {
     struct list packets;
 };
 
-/* ---- the net ---- */
+/* ---- the net ---------------------------------------------------------------------------- */
 
 static struct sim_udp *peer_at(const struct sim_kernel *k, const struct place *to)
 {
@@ -96,7 +96,7 @@ static void packets_drop(struct sim_kernel *k, struct list *packets)
     }
 }
 
-/* ---- the test's end ---- */
+/* ---- the test's end --------------------------------------------------------------------- */
 
 struct sim_udp *sim_udp_open(struct sim_kernel *k, const struct sockaddr *from, socklen_t len)
 {
@@ -150,7 +150,7 @@ void sim_udp_close(struct sim_udp *u)
     free(u);
 }
 
-/* ---- the engine's receives ---- */
+/* ---- the engine's receives -------------------------------------------------------------- */
 
 static size_t put_control(char *at, size_t room, int level, int type, const void *data, size_t n)
 {
@@ -267,7 +267,7 @@ void datagram_receive_try(struct request *q)
     request_again(q);
 }
 
-/* ---- the engine's sends ---- */
+/* ---- the engine's sends ----------------------------------------------------------------- */
 
 static void default_source(const struct sim_kernel *k, const struct place *to, struct place *ret)
 {
@@ -360,7 +360,7 @@ void datagram_send_try(struct request *q)
     request_end(q, send_one(q), 0);
 }
 
-/* ---- life ---- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 void datagram_socket_gone(struct held *h)
 {

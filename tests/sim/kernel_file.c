@@ -34,7 +34,7 @@ static size_t pieces(size_t size)
     return (size + PIECE_BYTES - 1) / PIECE_BYTES;
 }
 
-/* ---- contents ---- */
+/* ---- contents --------------------------------------------------------------------------- */
 
 struct inode *inode_new(struct file_system *fs)
 {
@@ -108,7 +108,7 @@ const char *sim_file_get(struct sim_kernel *k, const char *path, size_t *ret_len
     return name->inode->cache ? name->inode->cache : "";
 }
 
-/* ---- requests ---- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 void file_read_try(struct request *q)
 {
@@ -225,7 +225,7 @@ void file_sync_try(struct request *q)
     request_after(q, disk_delay(q->held->kernel), sync_over);
 }
 
-/* ---- crash and life ---- */
+/* ---- crash and life --------------------------------------------------------------------- */
 
 static void inode_crash(struct sim_kernel *k, struct inode *inode)
 {

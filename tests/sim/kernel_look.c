@@ -51,7 +51,7 @@ uint64_t sim_next_event_ns(const struct sim_kernel *k)
     return at < k->now ? k->now : at;
 }
 
-/* ---- looking inside ---- */
+/* ---- looking inside --------------------------------------------------------------------- */
 
 static void each_of(const struct sim_ring *s,
                     void (*fn)(void *arg, const struct sim_request *request), void *arg)

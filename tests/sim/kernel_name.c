@@ -25,7 +25,7 @@ static char *text_copy(const char *text)
     return strcpy(copy, text);
 }
 
-/* ---- the table ---- */
+/* ---- the table -------------------------------------------------------------------------- */
 
 static const char *plain(const char *path)
 {
@@ -156,7 +156,7 @@ bool file_socket_here(struct sim_kernel *k, const char *path)
     return name && name->kind == NAME_SOCKET;
 }
 
-/* ---- plain calls ---- */
+/* ---- plain calls ------------------------------------------------------------------------ */
 
 static int open_name(struct sim_kernel *k, const char *path, int flags, struct held **ret_held)
 {
@@ -316,7 +316,7 @@ static int sim_is_socket(void *kernel, const char *path)
     return name->kind == NAME_SOCKET ? 0 : -ENOTSOCK;
 }
 
-/* ---- crash and life ---- */
+/* ---- crash and life --------------------------------------------------------------------- */
 
 static void names_drop(struct list *names)
 {

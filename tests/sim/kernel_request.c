@@ -22,7 +22,7 @@ static void *address(uint64_t value)
     return (void *)(uintptr_t)value;
 }
 
-/* ---- life ---- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 void request_free(struct request *q)
 {
@@ -145,7 +145,7 @@ void request_copy(const struct request *q, size_t offset, char *to, size_t n)
     }
 }
 
-/* ---- from SQE to request ---- */
+/* ---- from SQE to request ---------------------------------------------------------------- */
 
 static int prepare_message(struct request *q)
 {
@@ -332,7 +332,7 @@ void request_try(struct request *q)
         receive_try(q);
 }
 
-/* ---- cancel ---- */
+/* ---- cancel ----------------------------------------------------------------------------- */
 
 static bool cancel_matches(const struct request *q, const struct request *target,
                            const struct held *held)
@@ -390,7 +390,7 @@ static int cancel(struct request *q)
     return all ? n : -ENOENT;
 }
 
-/* ---- submission ---- */
+/* ---- submission ------------------------------------------------------------------------- */
 
 static bool ready_now(const struct request *q)
 {

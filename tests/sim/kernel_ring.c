@@ -28,7 +28,7 @@ static void flag(struct sim_ring *s, unsigned bit, bool on)
         *s->ring->sq_flags &= ~bit;
 }
 
-/* ---- completions ---- */
+/* ---- completions ------------------------------------------------------------------------ */
 
 static bool cq_full(const struct sim_ring *s)
 {
@@ -81,7 +81,7 @@ void ring_task(struct sim_ring *s, struct list *task)
         flag(s, IORING_SQ_TASKRUN, true);
 }
 
-/* ---- enter ---- */
+/* ---- enter ------------------------------------------------------------------------------ */
 
 static unsigned submit(struct sim_ring *s, unsigned n)
 {
@@ -183,7 +183,7 @@ static int sim_ring_enter(void *kernel, struct ring *r, unsigned to_submit, unsi
     return (int)taken;
 }
 
-/* ---- setup, registration, end ---- */
+/* ---- setup, registration, end ----------------------------------------------------------- */
 
 static unsigned power_of_two(unsigned n, unsigned most)
 {

@@ -352,7 +352,7 @@ void socket_gone(struct held *h)
     datagram_socket_gone(h);
 }
 
-/* ---- life ---- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 void sockets_init(struct sim_kernel *k)
 {

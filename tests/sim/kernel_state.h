@@ -15,7 +15,7 @@
 #include "base/list.h"
 #include "kernel.h"
 
-/* ---- kernel.c: events, chance, descriptors ---- */
+/* ---- kernel.c: events, chance, descriptors ---------------------------------------------- */
 
 struct event { /* all zero: not scheduled */
     uint64_t at, sequence;
@@ -117,14 +117,14 @@ struct held *descriptor_get(const struct sim_kernel *k, int fd); /* NULL: -EBADF
 struct held *socket_get(const struct sim_kernel *k, int fd, int *ret_error);
 int descriptor_close(struct sim_kernel *k, int fd);
 
-/* ---- kernel_fault.c ---- */
+/* ---- kernel_fault.c --------------------------------------------------------------------- */
 
 bool fault(struct sim_kernel *k, double rate);
 uint64_t fault_delay(struct sim_kernel *k); /* ns; 0: none */
 uint64_t net_delay(struct sim_kernel *k);
 uint64_t disk_delay(struct sim_kernel *k);
 
-/* ---- kernel_ring.c: rings, requests, completions, provided buffers ---- */
+/* ---- kernel_ring.c: rings, requests, completions, provided buffers ---------------------- */
 
 struct sim_ring;
 struct request {
@@ -145,7 +145,8 @@ struct request {
     struct snapshot *snapshot; /* FSYNC */
 };
 
-enum { /* what woke a request */
+/* what woke a request */
+enum {
        WAKE_IN = 1,
        WAKE_OUT = 2,
 };
@@ -171,21 +172,21 @@ char *request_buffer(struct request *q, size_t *ret_size, uint32_t *ret_flags);
 void request_check_payload(struct request *q);
 void request_copy(const struct request *q, size_t offset, char *to, size_t n);
 
-/* ---- kernel_client.c ---- */
+/* ---- kernel_client.c -------------------------------------------------------------------- */
 
 void clients_free(struct sim_kernel *k);
 
-/* ---- kernel_stream.c ---- */
+/* ---- kernel_stream.c -------------------------------------------------------------------- */
 
 void streams_crash(struct sim_kernel *k);
 void streams_free(struct sim_kernel *k);
 
-/* ---- kernel_socket.c ---- */
+/* ---- kernel_socket.c -------------------------------------------------------------------- */
 
 void sockets_init(struct sim_kernel *k);
 void socket_gone(struct held *h);
 
-/* ---- kernel_transfer.c ---- */
+/* ---- kernel_transfer.c ------------------------------------------------------------------ */
 
 void accept_try(struct request *q);
 void receive_try(struct request *q);
@@ -193,7 +194,7 @@ void send_try(struct request *q);
 bool stream_readable(const struct held *h);
 bool stream_writable(const struct held *h);
 
-/* ---- kernel_address.c ---- */
+/* ---- kernel_address.c ------------------------------------------------------------------- */
 
 int place_from(const struct sockaddr *address, socklen_t len, struct place *ret);
 void place_to(const struct place *p, int family, struct sockaddr *ret, socklen_t *len);
@@ -206,7 +207,7 @@ struct held *socket_serving(struct sim_kernel *k, int type, const struct place *
 bool host_has(const struct sim_kernel *k, const struct place *p);
 void place_draw(struct sim_kernel *k, const struct place *to, struct place *ret);
 
-/* ---- kernel_datagram.c ---- */
+/* ---- kernel_datagram.c ------------------------------------------------------------------ */
 
 void datagrams_free(struct sim_kernel *k);
 void datagrams_crash(struct sim_kernel *k);
@@ -214,7 +215,7 @@ void datagram_socket_gone(struct held *h);
 void datagram_receive_try(struct request *q);
 void datagram_send_try(struct request *q);
 
-/* ---- kernel_file.c ---- */
+/* ---- kernel_file.c ---------------------------------------------------------------------- */
 
 void files_init(struct sim_kernel *k);
 void files_crash(struct sim_kernel *k);

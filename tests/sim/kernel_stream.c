@@ -23,7 +23,7 @@
 
 #define SEGMENT_MAX 16384u
 
-/* ---- bytes ---- */
+/* ---- bytes ------------------------------------------------------------------------------ */
 
 static void bytes_put(struct bytes *b, const char *from, size_t n)
 {
@@ -52,7 +52,7 @@ static void bytes_clear(struct bytes *b)
     b->head = b->len = 0;
 }
 
-/* ---- carrying ---- */
+/* ---- carrying --------------------------------------------------------------------------- */
 
 static void wake(const struct pair *p, unsigned side, unsigned what)
 {
@@ -193,7 +193,7 @@ void pair_pause(struct pair *p, bool paused)
     }
 }
 
-/* ---- sides ---- */
+/* ---- sides ------------------------------------------------------------------------------ */
 
 struct pair *pair_new(struct sim_kernel *k, bool local)
 {
@@ -383,7 +383,7 @@ void pair_refuse(struct pair *p)
         pair_free(p);
 }
 
-/* ---- connecting ---- */
+/* ---- connecting ------------------------------------------------------------------------- */
 
 int stream_connect(struct sim_kernel *k, const struct place *to, const struct place *from,
                    uint32_t uid, struct pair **ret_pair)
@@ -418,7 +418,7 @@ struct pair *stream_accept(struct held *listener)
     return container_of(first, struct pair, waiting);
 }
 
-/* ---- life ---- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 void streams_crash(struct sim_kernel *k)
 {

@@ -96,7 +96,7 @@ static void fail(struct world *w, const char *fmt, ...)
     fputc('\n', stderr);
 }
 
-/* ---- clients -------------------------------------------------------------------------------- */
+/* ---- clients ---------------------------------------------------------------------------- */
 
 static void client_send(struct client *c, const char *fmt, ...)
 {
@@ -307,7 +307,7 @@ static void client_step(struct world *w, struct client *c)
         client_write(c);
 }
 
-/* ---- invariants ------------------------------------------------------------------------------ */
+/* ---- invariants ------------------------------------------------------------------------- */
 
 struct count {
     struct worker *worker;
@@ -362,8 +362,7 @@ static void check_worker(struct world *w, struct worker *worker)
         fail(w, "worker %u: a stale completion", worker->index);
 }
 
-/* ---- driving ----------------------------------------------------------------------------------
- */
+/* ---- driving ---------------------------------------------------------------------------- */
 
 static void worker_step(struct world *w, struct worker *worker)
 {
@@ -478,8 +477,7 @@ static bool has_ended(struct world *w)
     return true;
 }
 
-/* ---- a run ------------------------------------------------------------------------------------
- */
+/* ---- a run ------------------------------------------------------------------------------ */
 
 static void show_error(void *arg, enum conf_severity severity, const char *line)
 {

@@ -10,7 +10,7 @@
  * two clocks, the pool, and the calls a scheduler of several rings lives on.
  */
 
-/* ---- descriptors ---- */
+/* ---- descriptors ------------------------------------------------------------------------ */
 
 static void test_descriptors(void **state)
 {
@@ -57,7 +57,7 @@ static void test_close_twice_is_noted(void **state)
     sim_kernel_free(k);
 }
 
-/* ---- requests ---- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 static void test_buffers(void **state)
 {
@@ -238,7 +238,7 @@ static void test_restrictions(void **state)
     finish(&b);
 }
 
-/* ---- scheduling ---- */
+/* ---- scheduling ------------------------------------------------------------------------- */
 
 static bool nothing(void *arg)
 {

@@ -40,9 +40,10 @@
  * REENTRANCE No report (opened, ready, closed, answer, ...) runs inside a roda_*() call, except
  *            that roda_fanout and roda_send call encode and deliver filters, roda_submit calls
  *            submit filters and handle, roda_lane_publish admit and publish filters and the
- *            lane's function, roda_charge charged. A connection closed by a call is reported at the
- * end of the turn. OWNERSHIP  Arguments are borrowed for the call. "Takes" moves a reference in,
- * also when the call fails; "returns a reference" moves one out. Pointers handed to a hook are
+ *            lane's function, roda_charge charged. A connection closed by a call is reported at
+ *            the end of the turn.
+ * OWNERSHIP  Arguments are borrowed for the call. "Takes" moves a reference in, also when the
+ *            call fails; "returns a reference" moves one out. Pointers handed to a hook are
  *            valid until it returns unless said otherwise.
  * ERRORS     int: 0, or a negative errno and no effect. A callback given to a call that failed
  *            never runs; otherwise it runs exactly once, with -ECANCELED if cancelled (timers
@@ -101,7 +102,7 @@ struct roda_ctx {
     uint32_t n_workers; /* at most 256 */
 };
 
-/* ---- people ------------------------------------------------------------------------------- */
+/* ---- people ----------------------------------------------------------------------------- */
 
 /* Who somebody is: immutable, counted, readable by every worker. */
 struct roda_person;
@@ -126,36 +127,38 @@ void roda_person_unref(const struct roda_person *person);              /* [any];
 struct roda_str roda_person_get(const struct roda_person *person, uint32_t field); /* [any] */
 uint64_t roda_person_id(const struct roda_person *person);                         /* [any] */
 
-/* ---- messages ----------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------- */
 
-enum {                    /* struct roda_msg.kind */
-       RODA_NONE = 0,     /* */
-                          /* Numbered: history keeps them and every member is shown them. */
-       RODA_TEXT = 1,     /* to, text */
-       RODA_NOTICE = 2,   /* to, text: from programs; never answered by programs */
-       RODA_TOPIC = 3,    /* to, text: the new topic, may be empty */
-       RODA_KICK = 4,     /* to, subject: nick put out, text: reason */
-       RODA_MODE = 5,     /* to, subject: what or who, text: the change, e.g. "+o" */
-       RODA_RENAME = 6,   /* to, text: the room's new name */
-                          /* Presence: no number; they keep their place after number `prev`. */
-       RODA_JOIN = 16,    /* to; subject: the key, on the way in */
-       RODA_PART = 17,    /* to, text: reason */
-       RODA_QUIT = 18,    /* text: reason */
-       RODA_NICK = 19,    /* text: the new nick */
-       RODA_AWAY = 20,    /* text: why, empty: back */
-       RODA_TYPING = 21,  /* to */
-       RODA_INVITE = 22,  /* to, subject: nick invited */
-       RODA_KIND_MAX = 63 /* kinds are 1 .. 63 */
+/* struct roda_msg.kind */
+enum {
+    RODA_NONE = 0,     /* */
+                       /* Numbered: history keeps them and every member is shown them. */
+    RODA_TEXT = 1,     /* to, text */
+    RODA_NOTICE = 2,   /* to, text: from programs; never answered by programs */
+    RODA_TOPIC = 3,    /* to, text: the new topic, may be empty */
+    RODA_KICK = 4,     /* to, subject: nick put out, text: reason */
+    RODA_MODE = 5,     /* to, subject: what or who, text: the change, e.g. "+o" */
+    RODA_RENAME = 6,   /* to, text: the room's new name */
+                       /* Presence: no number; they keep their place after number `prev`. */
+    RODA_JOIN = 16,    /* to; subject: the key, on the way in */
+    RODA_PART = 17,    /* to, text: reason */
+    RODA_QUIT = 18,    /* text: reason */
+    RODA_NICK = 19,    /* text: the new nick */
+    RODA_AWAY = 20,    /* text: why, empty: back */
+    RODA_TYPING = 21,  /* to */
+    RODA_INVITE = 22,  /* to, subject: nick invited */
+    RODA_KIND_MAX = 63 /* kinds are 1 .. 63 */
 };
 #define RODA_KIND_BIT(kind)      (UINT64_C(1) << (kind))
 #define RODA_KIND_NUMBERED(kind) ((kind) >= RODA_TEXT && (kind) < RODA_JOIN)
 
-enum {                         /* struct roda_msg.flags */
-       RODA_MSG_DROPPABLE = 1, /* may be lost by a slow reader (typing) */
-       RODA_MSG_ACTION = 2,    /* TEXT: "/me"; the text is what the sender does */
-       RODA_MSG_DIRECT = 4,    /* `to` is a nick, not a room */
-       RODA_MSG_MULTILINE = 8, /* LF inside text is allowed */
-       RODA_MSG_FORCED = 16,   /* by the broker or an operator, not by who it happens to */
+/* struct roda_msg.flags */
+enum {
+    RODA_MSG_DROPPABLE = 1, /* may be lost by a slow reader (typing) */
+    RODA_MSG_ACTION = 2,    /* TEXT: "/me"; the text is what the sender does */
+    RODA_MSG_DIRECT = 4,    /* `to` is a nick, not a room */
+    RODA_MSG_MULTILINE = 8, /* LF inside text is allowed */
+    RODA_MSG_FORCED = 16,   /* by the broker or an operator, not by who it happens to */
 };
 
 struct roda_tag {
@@ -223,7 +226,7 @@ int roda_text_check(struct roda_str text, uint32_t rule);
  * returns the length, or -EILSEQ / -ENOBUFS. [any] */
 int roda_text_fold(struct roda_str name, char *buf, size_t size);
 
-/* ---- verdicts ----------------------------------------------------------------------------- */
+/* ---- verdicts --------------------------------------------------------------------------- */
 
 typedef uint32_t roda_verdict;
 enum {
@@ -234,31 +237,32 @@ enum {
     RODA_DEFER = 4,  /* decide later: only by roda_defer(); in publish simply returned */
 };
 
-enum { /* why something is refused; struct roda_answer.code */
-       RODA_OK = 0,
-       RODA_E_DROPPED = 1,   /* a filter dropped it */
-       RODA_E_UNKNOWN = 2,   /* no owner for this kind */
-       RODA_E_NO_ROOM = 3,   /* no such room */
-       RODA_E_NO_PERSON = 4, /* no such nick */
-       RODA_E_NOT_MEMBER = 5,
-       RODA_E_ALREADY = 6, /* member already, same topic ... */
-       RODA_E_NAME = 7,    /* a name that is not allowed */
-       RODA_E_TAKEN = 8,   /* nick in use */
-       RODA_E_BANNED = 9,
-       RODA_E_KEY = 10, /* room key missing or wrong */
-       RODA_E_INVITE_ONLY = 11,
-       RODA_E_MODERATED = 12,
-       RODA_E_RANK = 13,    /* needs a rank the sender does not have */
-       RODA_E_FULL = 14,    /* room, broker or connection has as many as it may */
-       RODA_E_RATE = 15,    /* too fast */
-       RODA_E_STORAGE = 16, /* cannot be stored now */
-       RODA_E_TIMEOUT = 17, /* held back longer than max_delay */
-       RODA_E_MEMORY = 18,  /* out of memory */
-       RODA_E_SHUTDOWN = 19,
-       RODA_E_TEXT = 20,     /* text that is not allowed */
-       RODA_E_ARGUMENT = 21, /* missing or malformed argument */
-       RODA_E_TARGET = 22,   /* the person or member aimed at is not there */
-       RODA_E_AUTH = 23,
+/* why something is refused; struct roda_answer.code */
+enum {
+    RODA_OK = 0,
+    RODA_E_DROPPED = 1,   /* a filter dropped it */
+    RODA_E_UNKNOWN = 2,   /* no owner for this kind */
+    RODA_E_NO_ROOM = 3,   /* no such room */
+    RODA_E_NO_PERSON = 4, /* no such nick */
+    RODA_E_NOT_MEMBER = 5,
+    RODA_E_ALREADY = 6, /* member already, same topic ... */
+    RODA_E_NAME = 7,    /* a name that is not allowed */
+    RODA_E_TAKEN = 8,   /* nick in use */
+    RODA_E_BANNED = 9,
+    RODA_E_KEY = 10, /* room key missing or wrong */
+    RODA_E_INVITE_ONLY = 11,
+    RODA_E_MODERATED = 12,
+    RODA_E_RANK = 13,    /* needs a rank the sender does not have */
+    RODA_E_FULL = 14,    /* room, broker or connection has as many as it may */
+    RODA_E_RATE = 15,    /* too fast */
+    RODA_E_STORAGE = 16, /* cannot be stored now */
+    RODA_E_TIMEOUT = 17, /* held back longer than max_delay */
+    RODA_E_MEMORY = 18,  /* out of memory */
+    RODA_E_SHUTDOWN = 19,
+    RODA_E_TEXT = 20,     /* text that is not allowed */
+    RODA_E_ARGUMENT = 21, /* missing or malformed argument */
+    RODA_E_TARGET = 22,   /* the person or member aimed at is not there */
+    RODA_E_AUTH = 23,
 };
 
 struct roda_event {
@@ -282,7 +286,7 @@ int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint3
  * instead. Returns RODA_PASS. */
 roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg);
 
-/* ---- submitting, and what an owner does ---------------------------------------------------- */
+/* ---- submitting, and what an owner does ------------------------------------------------- */
 
 struct roda_answer {
     uint32_t code;              /* RODA_OK: published (or done); else why not */
@@ -362,7 +366,7 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
 void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code,
                       struct roda_str text);
 
-/* ---- connections --------------------------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------------------------ */
 
 roda_conn_id roda_conn_getid(const struct roda_conn *c);
 struct roda_conn *roda_conn_find(struct roda_ctx *x, roda_conn_id id); /* NULL: gone, elsewhere */
@@ -427,7 +431,7 @@ void roda_place_wait(struct roda_place *place); /* nothing to write now: more() 
 void roda_place_wake(struct roda_place *place); /* ... this was called */
 void roda_place_end(struct roda_place *place);  /* the place is gone */
 
-/* ---- protocols: units to messages, messages to units --------------------------------------- */
+/* ---- protocols: units to messages, messages to units ------------------------------------ */
 
 /* A datagram's sender, before there is a session. */
 struct roda_peer {
@@ -436,17 +440,20 @@ struct roda_peer {
     uint64_t core[2]; /* the core's own */
 };
 
-enum {                 /* struct roda_protocol.framing */
-       RODA_LINES = 0, /* LF or CRLF ends a unit; so does the end of the stream or datagram */
-       RODA_RAW = 1,   /* the protocol gets bytes as they come */
+/* struct roda_protocol.framing */
+enum {
+    RODA_LINES = 0, /* LF or CRLF ends a unit; so does the end of the stream or datagram */
+    RODA_RAW = 1,   /* the protocol gets bytes as they come */
 };
-enum {                              /* struct roda_protocol.flags */
-       RODA_PROTOCOL_HANDSHAKE = 1, /* handshake_timeout applies until roda_conn_ready() */
+/* struct roda_protocol.flags */
+enum {
+    RODA_PROTOCOL_HANDSHAKE = 1, /* handshake_timeout applies until roda_conn_ready() */
 };
-enum { /* decode() */
-       RODA_TAKEN = 0,
-       RODA_AGAIN = 1, /* the same unit again, once nothing of this connection is under way */
-       RODA_BAD = 2,   /* protocol error: close (after roda_conn_close() gave the reason) */
+/* decode() */
+enum {
+    RODA_TAKEN = 0,
+    RODA_AGAIN = 1, /* the same unit again, once nothing of this connection is under way */
+    RODA_BAD = 2,   /* protocol error: close (after roda_conn_close() gave the reason) */
 };
 
 struct roda_protocol {
@@ -488,7 +495,7 @@ void roda_cookie(struct roda_ctx *x, const struct roda_peer *peer, uint64_t ret[
 /* Transports above or below TLS (WebSocket, PROXY). Reserved: declared with its first user. */
 struct roda_layer;
 
-/* ---- time, randomness, timers, memory ------------------------------------------------------ */
+/* ---- time, randomness, timers, memory --------------------------------------------------- */
 
 uint64_t roda_now_ms(struct roda_ctx *x); /* monotonic, read once a turn; never 0 */
 int64_t roda_time_ns(struct roda_ctx *x); /* CLOCK_REALTIME, read once a turn */
@@ -499,12 +506,12 @@ uint64_t roda_hash_stable(struct roda_str bytes); /* the same on every machine, 
 struct roda_timer *roda_timer_start(struct roda_ctx *x, uint64_t delay_ms, uint64_t period_ms,
                                     roda_done_fn *fn, void *arg);
 void roda_timer_stop(struct roda_timer *timer); /* NULL is a no-op */
-/* Counted per plugin; zeroed. NULL: memory is out. Free on any worker. [any] */
+/* Zeroed. NULL: memory is out. Free on any worker. [any] */
 void *roda_alloc(struct roda_ctx *x, size_t size);
 void *roda_realloc(struct roda_ctx *x, void *ptr, size_t size);
 void roda_free(struct roda_ctx *x, void *ptr);
 
-/* ---- other workers, other threads, other plugins ------------------------------------------- */
+/* ---- other workers, other threads, other plugins ---------------------------------------- */
 
 /* First member of a struct of yours. The memory is yours again when run() is called. */
 struct roda_item {
@@ -530,7 +537,7 @@ int roda_offload(struct roda_ctx *x, void (*work)(void *arg), roda_done_fn *done
  * needs, or called before start(). *ret_ctx is that plugin's ctx on this worker. */
 const void *roda_service(struct roda_ctx *x, const char *id, struct roda_ctx **ret_ctx);
 
-/* ---- files: all through the ring; the names are paths -------------------------------------- */
+/* ---- files: all through the ring; the names are paths ----------------------------------- */
 
 enum {
     RODA_FILE_READ = 1,
@@ -559,7 +566,7 @@ int roda_file_rename(struct roda_ctx *x, const char *from, const char *to, roda_
 int roda_file_remove(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg);
 int roda_file_list(struct roda_ctx *x, const char *directory, roda_list_fn *fn, void *arg);
 
-/* ---- the broker's messages and metrics ----------------------------------------------------- */
+/* ---- the broker's messages and metrics -------------------------------------------------- */
 
 enum { RODA_LOG_ERROR = 3, RODA_LOG_WARNING, RODA_LOG_NOTICE, RODA_LOG_INFO, RODA_LOG_DEBUG };
 void roda_log(struct roda_ctx *x, uint32_t level, const char *fmt, ...)
@@ -581,17 +588,18 @@ void roda_metrics_read(struct roda_ctx *x, roda_metric_fn *fn, void *arg);
 
 /* ---- options: one table feeds parser, --dump, --plugin-help, conf/roda.conf and the manual -- */
 
-enum {                  /* the field's C type in parentheses */
-       RODA_T_BOOL = 1, /* yes, no (int) */
-       RODA_T_INT,      /* (int64_t) */
-       RODA_T_BYTES,    /* 512, 4k, 1M, 10G: x 1024 (int64_t) */
-       RODA_T_MS,       /* 250ms 30s 5m 12h 7d; 0 (int64_t) */
-       RODA_T_RATE,     /* "2/s burst 10", "off" (struct roda_rate) */
-       RODA_T_STRING,   /* (const char *), "" if empty */
-       RODA_T_PATH,     /* (const char *), "" if empty */
-       RODA_T_CHOICE,   /* one of choices (int64_t: its index) */
-       RODA_T_LIST,     /* commas or a repeated key (struct roda_list) */
-       RODA_T_MODE,     /* octal permission bits: 0660 (int64_t) */
+/* the field's C type in parentheses */
+enum {
+    RODA_T_BOOL = 1, /* yes, no (int) */
+    RODA_T_INT,      /* (int64_t) */
+    RODA_T_BYTES,    /* 512, 4k, 1M, 10G: x 1024 (int64_t) */
+    RODA_T_MS,       /* 250ms 30s 5m 12h 7d; 0 (int64_t) */
+    RODA_T_RATE,     /* "2/s burst 10", "off" (struct roda_rate) */
+    RODA_T_STRING,   /* (const char *), "" if empty */
+    RODA_T_PATH,     /* (const char *), "" if empty */
+    RODA_T_CHOICE,   /* one of choices (int64_t: its index) */
+    RODA_T_LIST,     /* commas or a repeated key (struct roda_list) */
+    RODA_T_MODE,     /* octal permission bits: 0660 (int64_t) */
 };
 struct roda_rate {
     int64_t count;  /* 0: off */
@@ -602,10 +610,11 @@ struct roda_list {
     const struct roda_str *items; /* NUL-terminated each */
     size_t n;
 };
-enum {                           /* struct roda_option.flags */
-       RODA_OPTION_LISTENER = 1, /* a listener may override it: NAME.key = value */
-       RODA_OPTION_NEW = 2,      /* a reload changes it for new connections only */
-       RODA_OPTION_RESTART = 4,  /* a reload refuses to change it */
+/* struct roda_option.flags */
+enum {
+    RODA_OPTION_LISTENER = 1, /* a listener may override it: NAME.key = value */
+    RODA_OPTION_NEW = 2,      /* a reload changes it for new connections only */
+    RODA_OPTION_RESTART = 4,  /* a reload refuses to change it */
 };
 struct roda_option {
     const char *name; /* lower_snake_case; NULL ends the table */
@@ -621,7 +630,7 @@ struct roda_option {
 int roda_conf_error(struct roda_conf_errors *errors, const char *option, const char *fmt, ...)
     RODA_PRINTF(3, 4);
 
-/* ---- the plugin ------------------------------------------------------------------------------ */
+/* ---- the plugin ------------------------------------------------------------------------- */
 
 struct roda_service_table {
     const char *id; /* "rooms/1"; NULL ends the table */

@@ -19,19 +19,21 @@ extern "C" {
 
 #define RODA_ROOMS_ID "rooms/1"
 
-enum { /* struct roda_member.rank */
-       RODA_RANK_NONE = 0,
-       RODA_RANK_VOICE = 1,
-       RODA_RANK_OPERATOR = 2,
-       RODA_RANK_OWNER = 3,
+/* struct roda_member.rank */
+enum {
+    RODA_RANK_NONE = 0,
+    RODA_RANK_VOICE = 1,
+    RODA_RANK_OPERATOR = 2,
+    RODA_RANK_OWNER = 3,
 };
 
-enum {                          /* struct roda_room.modes */
-       RODA_ROOM_MODERATED = 1, /* only voice and above may talk */
-       RODA_ROOM_INVITE_ONLY = 2,
-       RODA_ROOM_KEY = 4,          /* a key is set */
-       RODA_ROOM_TOPIC_LOCKED = 8, /* only operators change the topic */
-       RODA_ROOM_SECRET = 16,      /* not in lists */
+/* struct roda_room.modes */
+enum {
+    RODA_ROOM_MODERATED = 1, /* only voice and above may talk */
+    RODA_ROOM_INVITE_ONLY = 2,
+    RODA_ROOM_KEY = 4,          /* a key is set */
+    RODA_ROOM_TOPIC_LOCKED = 8, /* only operators change the topic */
+    RODA_ROOM_SECRET = 16,      /* not in lists */
 };
 
 struct roda_room { /* a snapshot; texts are valid until the callback or caller returns */

@@ -40,7 +40,7 @@ static void test_comes_out_oldest_first(void **state)
     assert_ptr_equal(chain_take(&c), &nodes[5]);
 }
 
-/* ---- many push, one takes: nothing is lost, each thread's order is kept --------------------- */
+/* ---- many push, one takes: nothing is lost, each thread's order is kept ----------------- */
 
 enum { PUSHERS = 4, NOTES = 20000, BATCH_MOST = 5 };
 
@@ -103,7 +103,7 @@ static void test_many_push(void **state)
     assert_int_equal(was_empty, took);
 }
 
-/* ---- cause before effect: A tells W, then H; H, told by A, tells W -------------------------- */
+/* ---- cause before effect: A tells W, then H; H, told by A, tells W ---------------------- */
 
 enum { ROUNDS = 100000 };
 

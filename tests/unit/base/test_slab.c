@@ -27,7 +27,7 @@
 
 enum { BLOCK_BYTES = 64 * 1024 };
 
-/* ---- one size ------------------------------------------------------------------------------- */
+/* ---- one size --------------------------------------------------------------------------- */
 
 static void test_size_is_rounded(void **state)
 {
@@ -162,7 +162,7 @@ static void test_returned_are_collected_when_needed(void **state)
     slab_deinit(&s);
 }
 
-/* ---- many sizes ----------------------------------------------------------------------------- */
+/* ---- many sizes ------------------------------------------------------------------------- */
 
 static void test_heap_classes(void **state)
 {
@@ -291,7 +291,7 @@ static void test_batch_of_many_owners(void **state)
     slab_heap_deinit(&mine);
 }
 
-/* ---- threads -------------------------------------------------------------------------------- */
+/* ---- threads ---------------------------------------------------------------------------- */
 
 /* Two owners take objects, write them, and hand them over; each gives back what the other took,
  * one by one or in batches. A mark inside finds objects that two have at a time. */
@@ -417,7 +417,7 @@ static void test_threads_return_to_one(void **state)
     slab_deinit(&s);
 }
 
-/* ---- under AddressSanitizer ----------------------------------------------------------------- */
+/* ---- under AddressSanitizer ------------------------------------------------------------- */
 
 static void test_free_objects_are_poisoned(void **state)
 {

@@ -44,7 +44,7 @@ static size_t encode(uint32_t code, char *buf)
     return len;
 }
 
-/* ---- lines ---------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------ */
 
 static bool line_allows(uint32_t code, unsigned rule)
 {
@@ -181,7 +181,7 @@ static void test_first_fault(void **state)
     assert_int_equal(check("\xff\x01", 2, RODA_TEXT_LINE), -EILSEQ);
 }
 
-/* ---- names ---------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 /* Every ASCII character, first and later. */
 static void test_ascii_in_names(void **state)
@@ -345,7 +345,7 @@ static void test_forms_of_a_name_are_names(void **state)
     assert_in_range(passed, 100000, 200000);
 }
 
-/* ---- normal and folded forms ---------------------------------------------------------------- */
+/* ---- normal and folded forms ------------------------------------------------------------ */
 
 static void check_form(int (*form)(struct roda_str, char *, size_t), const char *name,
                        const char *expected)
@@ -430,7 +430,7 @@ static void test_equal(void **state)
     assert_true(text_equal((struct roda_str){NULL, 0}, str("")));
 }
 
-/* ---- cutting and showing -------------------------------------------------------------------- */
+/* ---- cutting and showing ---------------------------------------------------------------- */
 
 static void test_cut(void **state)
 {

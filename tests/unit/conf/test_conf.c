@@ -10,8 +10,7 @@
 #include "conf/option.h"
 #include "conf/sections.h"
 
-/* ---- defaults and values ----------------------------------------------------------------------
- */
+/* ---- defaults and values ---------------------------------------------------------------- */
 
 static void test_defaults(void **state)
 {
@@ -156,8 +155,7 @@ static void test_error_at(void **state)
     conf_free(conf);
 }
 
-/* ---- errors -----------------------------------------------------------------------------------
- */
+/* ---- errors ----------------------------------------------------------------------------- */
 
 struct expectation {
     const char *text, *messages; /* text comes behind GOOD, whose three lines count */
@@ -421,8 +419,7 @@ static void test_tables(void **state)
     }
 }
 
-/* ---- places taken -----------------------------------------------------------------------------
- */
+/* ---- places taken ----------------------------------------------------------------------- */
 
 #define A "[listener a]\nport = 1\nprotocol = p\naddress = "
 #define B "\n[listener b]\nport = 1\nprotocol = p\naddress = "
@@ -508,8 +505,7 @@ static void test_no_listener(void **state)
     expect_load("[core]\n", "t: no [listener NAME] section, so nobody could connect\n");
 }
 
-/* ---- the state directory ----------------------------------------------------------------------
- */
+/* ---- the state directory ---------------------------------------------------------------- */
 
 static void expect_state_dir(const char *service, const char *xdg, const char *home, bool root,
                              const char *expected)
@@ -562,8 +558,7 @@ static void test_relative_directories(void **state)
     conf_errors_free(errors);
 }
 
-/* ---- include ----------------------------------------------------------------------------------
- */
+/* ---- include ---------------------------------------------------------------------------- */
 
 struct folder {
     char path[64];
@@ -675,8 +670,7 @@ static void test_include_once(void **state)
     conf_errors_free(errors);
 }
 
-/* ---- plugins ----------------------------------------------------------------------------------
- */
+/* ---- plugins ---------------------------------------------------------------------------- */
 
 struct sample {
     int64_t number, wait_ms, size_bytes, mode, word;
@@ -1005,8 +999,7 @@ static void test_plugin_check(void **state)
     conf_free(conf);
 }
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory ----------------------------------------------------------------------------- */
 
 /* Whether loading, filling and checking went through with every allocation from the n-th on
  * failing. */

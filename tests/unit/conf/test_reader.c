@@ -13,8 +13,7 @@
 #define FIFTY   TEN TEN TEN TEN TEN
 #define HUNDRED FIFTY FIFTY
 
-/* ---- lines ------------------------------------------------------------------------------------
- */
+/* ---- lines ------------------------------------------------------------------------------ */
 
 /* text; the entries as "[section] key=value@line" separated by '|'; the messages. */
 struct reading {
@@ -161,8 +160,7 @@ static void test_sections_max(void **state)
     conf_errors_free(errors);
 }
 
-/* ---- the collector ----------------------------------------------------------------------------
- */
+/* ---- the collector ---------------------------------------------------------------------- */
 
 static void test_errors_sorted(void **state)
 {
@@ -239,8 +237,7 @@ static void test_errors_without_memory(void **state)
     conf_errors_free(NULL);
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ------------------------------------------------------------------------------ */
 
 struct folder {
     char path[64];

@@ -13,7 +13,7 @@
 
 #include "testhost.h"
 
-/* ---- an owner: everybody is in every room; a room's first letter is its home ----------------- */
+/* ---- an owner: everybody is in every room; a room's first letter is its home ------------ */
 
 #define HALL_CONNS 16u
 #define HALL_ROOMS 8u
@@ -165,8 +165,7 @@ static struct hall_state *hall(struct testhost *h, uint32_t worker)
     return testhost_ctx(h, "hall", worker)->state;
 }
 
-/* ---- a filter that does what the test wants ---------------------------------------------------
- */
+/* ---- a filter that does what the test wants --------------------------------------------- */
 
 struct wish {
     enum testhost_stage stage;
@@ -247,8 +246,7 @@ static void stop(struct testhost *h)
     testhost_free(h);
 }
 
-/* ---- the way of a message ---------------------------------------------------------------------
- */
+/* ---- the way of a message --------------------------------------------------------------- */
 
 static void shown_once_in_order_with_numbers(void **state)
 {
@@ -454,8 +452,7 @@ static void plugins_own_message_has_no_answer(void **state)
     stop(h);
 }
 
-/* ---- filters ----------------------------------------------------------------------------------
- */
+/* ---- filters ---------------------------------------------------------------------------- */
 
 static void submit_verdicts(void **state)
 {
@@ -726,8 +723,7 @@ static void wrong_verdict_is_a_complaint(void **state)
     testhost_free(h);
 }
 
-/* ---- units ------------------------------------------------------------------------------------
- */
+/* ---- units ------------------------------------------------------------------------------ */
 
 static void units_are_split_and_bounded(void **state)
 {
@@ -879,8 +875,7 @@ static void knock_opens_with_a_cookie(void **state)
     stop(h);
 }
 
-/* ---- places -----------------------------------------------------------------------------------
- */
+/* ---- places ----------------------------------------------------------------------------- */
 
 struct pieces {
     struct roda_place *place;
@@ -986,8 +981,7 @@ static void slow_reader_is_closed(void **state)
     stop(h);
 }
 
-/* ---- sending ----------------------------------------------------------------------------------
- */
+/* ---- sending ---------------------------------------------------------------------------- */
 
 static void encoded_once_per_variant(void **state)
 {
@@ -1007,8 +1001,7 @@ static void encoded_once_per_variant(void **state)
     stop(h);
 }
 
-/* ---- posts, timers, offload -------------------------------------------------------------------
- */
+/* ---- posts, timers, offload ------------------------------------------------------------- */
 
 struct note {
     struct roda_item item;
@@ -1168,8 +1161,7 @@ static void offload_is_bounded(void **state)
     stop(h);
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ------------------------------------------------------------------------------ */
 
 static struct roda_file *opened;
 static int last;
@@ -1264,8 +1256,7 @@ static void files_in_memory(void **state)
     stop(h);
 }
 
-/* ---- services, options ------------------------------------------------------------------------
- */
+/* ---- services, options ------------------------------------------------------------------ */
 
 static char order[64];
 static const void *found;
@@ -1468,8 +1459,7 @@ static void wrong_options_are_told(void **state)
     }
 }
 
-/* ---- faults and leaks -------------------------------------------------------------------------
- */
+/* ---- faults and leaks ------------------------------------------------------------------- */
 
 static void allocations_fail_on_demand(void **state)
 {

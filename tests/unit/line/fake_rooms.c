@@ -57,7 +57,7 @@ static void write_down(const struct roda_msg *msg)
                    msg->subject.ptr, (int)msg->text.len, msg->text.ptr);
 }
 
-/* ---- what rooms/1 tells ---------------------------------------------------------------------- */
+/* ---- what rooms/1 tells ----------------------------------------------------------------- */
 
 static void fill(struct roda_ctx *x, struct roda_str name, struct roda_room *ret)
 {
@@ -206,7 +206,7 @@ static const struct roda_rooms service = {.size = sizeof(service),
                                           .list = list,
                                           .person = person};
 
-/* ---- messages -------------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------- */
 
 static void leave(struct member *member, struct roda_str name)
 {
@@ -313,7 +313,7 @@ void fake_rooms_tell(struct roda_ctx *x, uint32_t kind, uint32_t flags, const ch
         (void)roda_lane_publish(x, state->lane, msg);
 }
 
-/* ---- people ---------------------------------------------------------------------------------- */
+/* ---- people ----------------------------------------------------------------------------- */
 
 static void ready(struct roda_ctx *x, struct roda_conn *c)
 {

@@ -96,7 +96,7 @@ static void asked(const char *wanted)
     fake_rooms.seen[0] = '\0';
 }
 
-/* ---- connecting ------------------------------------------------------------------------------ */
+/* ---- connecting ------------------------------------------------------------------------- */
 
 static void the_welcome_says_what_to_do(void **state)
 {
@@ -186,7 +186,7 @@ static void without_a_room_there_is_nowhere_to_talk(void **state)
     stop(h);
 }
 
-/* ---- talking --------------------------------------------------------------------------------- */
+/* ---- talking ---------------------------------------------------------------------------- */
 
 static void lines_go_to_the_current_room(void **state)
 {
@@ -269,7 +269,7 @@ static void numbers_can_be_shown(void **state)
     stop(h);
 }
 
-/* ---- rooms ----------------------------------------------------------------------------------- */
+/* ---- rooms ------------------------------------------------------------------------------ */
 
 static void a_line_behind_a_join_goes_to_the_new_room(void **state)
 {
@@ -419,7 +419,7 @@ static void people_change(void **state)
     stop(h);
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------- */
 
 static void ping_is_a_barrier(void **state)
 {
@@ -535,7 +535,7 @@ static void quit_says_goodbye_after_everything(void **state)
     stop(h);
 }
 
-/* ---- lists ----------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------ */
 
 static void lists_come_in_pieces_and_keep_their_place(void **state)
 {
@@ -611,7 +611,7 @@ static void a_reader_may_go_in_the_middle_of_a_list(void **state)
     }
 }
 
-/* ---- input that makes no sense --------------------------------------------------------------- */
+/* ---- input that makes no sense ---------------------------------------------------------- */
 
 static void bad_text_costs_the_line(void **state)
 {

@@ -181,7 +181,7 @@ static void names_that_are_words_of_answers_are_marked(void **state)
     shows("lobby pong: oi", "1 lobby pong: oi");
 }
 
-/* ---- datagrams: a line has 1199 bytes at most ------------------------------------------------ */
+/* ---- datagrams: a line has 1199 bytes at most ------------------------------------------- */
 
 static struct testhost_conn *open_session(void)
 {

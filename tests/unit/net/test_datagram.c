@@ -70,7 +70,7 @@ struct bench {
     struct roda_conn *last;
 };
 
-/* ---- a small protocol ---- */
+/* ---- a small protocol ------------------------------------------------------------------- */
 
 static void on_opened(void *owner, struct roda_conn *c)
 {
@@ -205,7 +205,7 @@ static const struct net_hooks hooks = {
 static const struct roda_protocol lines = {.name = "test", .framing = RODA_LINES};
 static const struct roda_protocol raw = {.name = "raw", .framing = RODA_RAW};
 
-/* ---- the bench ---- */
+/* ---- the bench -------------------------------------------------------------------------- */
 
 static void turn(struct bench *b, bool wait)
 {
@@ -386,7 +386,7 @@ static struct bench *begin(void **state, const char *host)
     return b;
 }
 
-/* ---- peers ---- */
+/* ---- peers ------------------------------------------------------------------------------ */
 
 /* Somebody at from (port 0: any) who sends to the broker by its address at. */
 static struct peer *peer_at(struct bench *b, const char *from, unsigned port, const char *at)
@@ -497,7 +497,7 @@ static struct roda_conn *enter(struct peer *p)
 
 #define count_of(b, name) ((unsigned)(b)->net.counters.name)
 
-/* ---- strangers ---- */
+/* ---- strangers -------------------------------------------------------------------------- */
 
 static void a_cookie_opens_a_session(void **state)
 {
@@ -789,7 +789,7 @@ static void answers_are_limited_in_total(void **state)
     stop(b);
 }
 
-/* ---- sessions ---- */
+/* ---- sessions --------------------------------------------------------------------------- */
 
 static void silence_ends_a_session(void **state)
 {
@@ -940,7 +940,7 @@ static void opening_may_fail(void **state)
     stop(b);
 }
 
-/* ---- input ---- */
+/* ---- input ------------------------------------------------------------------------------ */
 
 static void long_lines_cost_themselves(void **state)
 {
@@ -1042,7 +1042,7 @@ static void a_rest_from_elsewhere_is_not_read(void **state)
     stop(b);
 }
 
-/* ---- output ---- */
+/* ---- output ----------------------------------------------------------------------------- */
 
 /* Every datagram holds whole units of size bytes, at most 1200 bytes of them, in order. */
 static unsigned check_packing(struct peer *p, unsigned units, unsigned size)
@@ -1298,7 +1298,7 @@ static void places_are_filled_in_order(void **state)
     stop(b);
 }
 
-/* ---- the receive ---- */
+/* ---- the receive ------------------------------------------------------------------------ */
 
 static void the_receive_goes_on_after_anything(void **state)
 {

@@ -286,7 +286,7 @@ static void compacting_may_fail(void **state)
     fixture_free(f);
 }
 
-/* ---- places ---- */
+/* ---- places ----------------------------------------------------------------------------- */
 
 struct filler {
     struct roda_place *place;
@@ -517,7 +517,7 @@ static void a_place_needs_memory_and_an_open_connection(void **state)
     fixture_free(f);
 }
 
-/* ---- at random ---- */
+/* ---- at random -------------------------------------------------------------------------- */
 
 static uint64_t seed;
 

@@ -86,7 +86,7 @@ static void settle(void)
     }
 }
 
-/* ---- callbacks that note ---- */
+/* ---- callbacks that note ---------------------------------------------------------------- */
 
 struct opened {
     struct file *file;
@@ -175,7 +175,7 @@ static char *pattern(uint64_t offset, size_t len)
     return bytes;
 }
 
-/* ---- tests ---- */
+/* ---- tests ------------------------------------------------------------------------------ */
 
 static void appends_and_reads_back(void **state)
 {

@@ -84,7 +84,7 @@ static void expect_words(const struct outcome *outcome, int result, const char *
 #define EXPECT(outcome, result, ...)                                                               \
     expect_words(outcome, result, (const char *const[]){__VA_ARGS__, NULL})
 
-/* ---- troubles ---- */
+/* ---- troubles --------------------------------------------------------------------------- */
 
 static bool filter(unsigned call, unsigned error)
 {
@@ -204,7 +204,7 @@ static bool no_descriptors(void)
     return setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
 
-/* ---- tests ---- */
+/* ---- tests ------------------------------------------------------------------------------ */
 
 static void all_is_well(void **state)
 {

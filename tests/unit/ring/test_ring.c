@@ -81,7 +81,7 @@ static void run_until(struct seen *seen, unsigned n)
     }
 }
 
-/* ---- basics ---- */
+/* ---- basics ----------------------------------------------------------------------------- */
 
 static void failed_setup_leaves_zeroes(void **state)
 {
@@ -280,7 +280,7 @@ static void restrictions_hold(void **state)
                      -EACCES);
 }
 
-/* ---- sockets, with provided buffers ---- */
+/* ---- sockets, with provided buffers ----------------------------------------------------- */
 
 #define BUFFERS      8u
 #define BUFFER_BYTES 64u
@@ -446,7 +446,7 @@ static void no_buffers_ends_the_receive(void **state)
     buffers_drop(&buffers);
 }
 
-/* ---- wake-ups ---- */
+/* ---- wake-ups --------------------------------------------------------------------------- */
 
 #define ROUNDS 100000u
 
@@ -563,7 +563,7 @@ static void an_awake_worker_costs_no_call(void **state)
     ring_sleep_end(&ring);
 }
 
-/* ---- the pool ---- */
+/* ---- the pool --------------------------------------------------------------------------- */
 
 struct sum {
     struct ring_job job;

@@ -30,8 +30,7 @@ static void field_is(const struct roda_person *person, uint32_t field, const cha
     assert_memory_equal(got.ptr, wanted, got.len);
 }
 
-/* ---- guests
- * --------------------------------------------------------------------------------------- */
+/* ---- guests ----------------------------------------------------------------------------- */
 
 static void guests_have_names_of_their_own(void **state)
 {
@@ -93,8 +92,7 @@ static void shown_hosts_hide_addresses(void **state)
     chat_stop(h);
 }
 
-/* ---- nicks
- * ------------------------------------------------------------------------------------------ */
+/* ---- nicks ------------------------------------------------------------------------------ */
 
 static void nicks(void **state)
 {
@@ -269,8 +267,7 @@ static void a_person_who_goes_in_the_middle_of_a_change(void **state)
     }
 }
 
-/* ---- away, quit
- * ------------------------------------------------------------------------------------- */
+/* ---- away, quit ------------------------------------------------------------------------- */
 
 static void away_and_back(void **state)
 {
@@ -361,8 +358,7 @@ static void no_ghost_stays(void **state)
     }
 }
 
-/* ---- private messages ---------------------------------------------------------------------------
- */
+/* ---- private messages ------------------------------------------------------------------- */
 
 static void private_messages(void **state)
 {

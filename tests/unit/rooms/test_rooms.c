@@ -4,8 +4,7 @@
 
 static const uint32_t worker_counts[] = {1, 2, 4};
 
-/* ---- coming, talking, going -------------------------------------------------------------------
- */
+/* ---- coming, talking, going ------------------------------------------------------------- */
 
 static void everybody_enters_the_first_room(void **state)
 {
@@ -211,8 +210,7 @@ static void refusals(void **state)
     chat_stop(h);
 }
 
-/* ---- limits -----------------------------------------------------------------------------------
- */
+/* ---- limits ----------------------------------------------------------------------------- */
 
 static void limits(void **state)
 {
@@ -279,8 +277,7 @@ static void a_first_room_must_be_a_name(void **state)
     testhost_free(h);
 }
 
-/* ---- presence -----------------------------------------------------------------------------------
- */
+/* ---- presence --------------------------------------------------------------------------- */
 
 static void large_rooms_show_nobody_coming_or_going(void **state)
 {
@@ -332,8 +329,7 @@ static void typing_is_shown_and_has_no_number(void **state)
     chat_stop(h);
 }
 
-/* ---- ranks and modes
- * ------------------------------------------------------------------------------ */
+/* ---- ranks and modes -------------------------------------------------------------------- */
 
 struct crew {
     struct testhost *h;
@@ -499,8 +495,7 @@ static void invited_are_forgotten_from_the_oldest(void **state)
     chat_stop(crew.h);
 }
 
-/* ---- a plugin speaks
- * -------------------------------------------------------------------------------- */
+/* ---- a plugin speaks -------------------------------------------------------------------- */
 
 static void a_plugin_speaks_without_being_a_member(void **state)
 {
@@ -527,8 +522,7 @@ static void a_plugin_speaks_without_being_a_member(void **state)
     chat_stop(h);
 }
 
-/* ---- filters
- * ------------------------------------------------------------------------------------------ */
+/* ---- filters ---------------------------------------------------------------------------- */
 
 struct script_state {
     int defer;       /* at publish */

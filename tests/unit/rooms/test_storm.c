@@ -50,8 +50,7 @@ static uint32_t draw(struct storm *s, uint32_t below)
     return (uint32_t)(s->random >> 33) % below;
 }
 
-/* ---- saying
- * ----------------------------------------------------------------------------------------- */
+/* ---- saying ----------------------------------------------------------------------------- */
 
 static void say(struct client *c, int room, const char *fmt, ...) RODA_PRINTF(3, 4);
 static void say(struct client *c, int room, const char *fmt, ...)
@@ -134,8 +133,7 @@ static void act(struct storm *s, struct client *c)
     }
 }
 
-/* ---- hearing
- * ------------------------------------------------------------------------------------------ */
+/* ---- hearing ---------------------------------------------------------------------------- */
 
 struct heard { /* a unit, taken apart at its bars */
     char text[512];
@@ -260,8 +258,7 @@ static void take_all(struct storm *s)
             take(s, &s->clients[i], unit);
 }
 
-/* ---- when all is calm
- * ----------------------------------------------------------------------------------- */
+/* ---- when all is calm ------------------------------------------------------------------- */
 
 struct roster {
     size_t n;
@@ -328,8 +325,7 @@ static void all_hear(struct storm *s, int room)
     }
 }
 
-/* ---- the filter
- * ------------------------------------------------------------------------------------------- */
+/* ---- the filter ------------------------------------------------------------------------- */
 
 static roda_verdict hold(void *arg, enum testhost_stage stage, struct roda_ctx *x,
                          struct roda_event *ev)
