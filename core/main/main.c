@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -338,6 +339,13 @@ static int wait_for_end(struct run *run, const sigset_t *signals)
     return EXIT_SUCCESS;
 }
 
+/* glibc raises the size from which it maps a block by itself each time such a block is freed; then
+ * arrays that grow leave holes as large as they were in the heap. A fixed size keeps them out. */
+static void keep_large_blocks_apart(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+}
+
 static int run_broker(struct run *run)
 {
     uint8_t key[HASH_KEY_BYTES];
@@ -345,6 +353,7 @@ static int run_broker(struct run *run)
     sigset_t signals;
     int r;
 
+    keep_large_blocks_apart();
     block_signals(&signals);
     blame_install();
     system->random(system->kernel, key, sizeof key);

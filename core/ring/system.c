@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "ring/ring.h"
 
@@ -337,7 +338,7 @@ static int real_sync_directory(void *kernel, const char *path)
         memcpy(directory, path, len);
         directory[len] = '\0';
     } else {
-        strcpy(directory, slash ? "/" : ".");
+        (void)snprintf(directory, sizeof directory, "%s", slash ? "/" : ".");
     }
     int fd = real_open(kernel, directory, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
@@ -482,7 +483,8 @@ static void real_random(void *kernel, void *buf, size_t size)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            fprintf(stderr, "roda: getrandom: %s: allow this system call\n", strerror(errno));
+            log_write(RODA_LOG_ERROR, "ring", "getrandom: %s: allow this system call",
+                      strerror(errno));
             abort();
         }
         at += got;

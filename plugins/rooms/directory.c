@@ -23,15 +23,18 @@
  * Names are compared folded, and hashed with a key, since anybody may choose them.
  */
 
+enum { NICK_RESERVED = 1, NICK_STRANDED = 2 };
+
 struct nick {
-    roda_conn_id conn;          /* 0: reserved */
+    roda_conn_id conn;
     struct roda_person *person; /* NULL: a free slot */
     uint32_t hash;
+    uint32_t flags;
 };
 
 struct directory {
     pthread_mutex_t mutex;
-    struct nick *nicks; /* open addressing, linear probing, at most 3/4 full */
+    struct nick *nicks; /* open addressing, linear probing, at most 7/8 full */
     uint32_t n_nicks, nicks_capacity;
     struct room **buckets;
     uint32_t n_rooms, n_buckets, max_rooms;
@@ -145,30 +148,43 @@ static int has_nick(const struct roda_person *person, const struct name *nick)
            is_name(nick, (struct roda_str){own.text, own.len});
 }
 
-/* The slot of that nick, or the free one where it would be. */
-static struct nick *nick_find(const struct directory *d, const struct name *nick)
+/* Any capacity will do, so that the table can grow in small steps: it is a good part of what an idle
+ * connection costs. */
+static uint32_t nick_home(const struct nick *nick, uint32_t capacity)
 {
-    uint32_t mask = d->nicks_capacity - 1, i = nick->hash & mask;
+    return (uint32_t)((uint64_t)nick->hash * capacity >> 32);
+}
 
-    for (; d->nicks[i].person; i = (i + 1) & mask)
-        if (d->nicks[i].hash == nick->hash && has_nick(d->nicks[i].person, nick))
-            break;
+static uint32_t distance(uint32_t from, uint32_t to, uint32_t capacity)
+{
+    return to >= from ? to - from : to + capacity - from;
+}
+
+/* The slot of that nick, or the free one where it would be. */
+static struct nick *nick_find(const struct directory *d, const struct name *name)
+{
+    const struct nick wanted = {.hash = name->hash};
+    uint32_t i = nick_home(&wanted, d->nicks_capacity);
+
+    while (d->nicks[i].person &&
+           (d->nicks[i].hash != name->hash || !has_nick(d->nicks[i].person, name)))
+        i = i + 1 == d->nicks_capacity ? 0 : i + 1;
     return &d->nicks[i];
 }
 
 static int nicks_grow(struct roda_ctx *x, struct directory *d)
 {
-    uint32_t capacity = d->nicks_capacity * 2, mask = capacity - 1;
+    uint32_t capacity = d->nicks_capacity + d->nicks_capacity / 4;
     struct nick *nicks = roda_alloc(x, capacity * sizeof(*nicks));
 
     if (!nicks)
         return -ENOMEM;
     for (uint32_t from = 0; from < d->nicks_capacity; from++) {
-        uint32_t to = d->nicks[from].hash & mask;
+        uint32_t to = nick_home(&d->nicks[from], capacity);
         if (!d->nicks[from].person)
             continue;
         while (nicks[to].person)
-            to = (to + 1) & mask;
+            to = to + 1 == capacity ? 0 : to + 1;
         nicks[to] = d->nicks[from];
     }
     roda_free(x, d->nicks);
@@ -182,7 +198,7 @@ static int claim(struct roda_ctx *x, struct directory *d, const struct name *nam
 {
     struct nick *nick;
 
-    if ((d->n_nicks + 1) / 3 >= d->nicks_capacity / 4 && nicks_grow(x, d))
+    if (d->n_nicks + 1 > d->nicks_capacity - d->nicks_capacity / 8 && nicks_grow(x, d))
         return -ENOMEM;
     nick = nick_find(d, name);
     if (nick->person)
@@ -209,14 +225,13 @@ int directory_claim(struct roda_ctx *x, struct directory *d, const struct roda_p
 /* Those behind it that could stand here move up, so that no search ends too early. */
 static void nick_remove(struct directory *d, struct nick *nick)
 {
-    uint32_t mask = d->nicks_capacity - 1, hole = (uint32_t)(nick - d->nicks), i = hole;
+    uint32_t n = d->nicks_capacity, hole = (uint32_t)(nick - d->nicks), i = hole;
 
     for (;;) {
-        i = (i + 1) & mask;
+        i = i + 1 == n ? 0 : i + 1;
         if (!d->nicks[i].person)
             break;
-        /* How far it stands from where it would like to, and from the hole. */
-        if (((i - d->nicks[i].hash) & mask) < ((i - hole) & mask))
+        if (distance(nick_home(&d->nicks[i], n), i, n) < distance(hole, i, n))
             continue;
         d->nicks[hole] = d->nicks[i];
         hole = i;
@@ -243,7 +258,7 @@ void directory_release(struct directory *d, const struct roda_person *person)
     roda_person_unref(had);
 }
 
-void directory_reserve(struct directory *d, const struct roda_person *person)
+static void mark(struct directory *d, const struct roda_person *person, uint32_t flags)
 {
     struct nick *nick;
     struct name name;
@@ -253,8 +268,35 @@ void directory_reserve(struct directory *d, const struct roda_person *person)
     lock(d);
     nick = nick_find(d, &name);
     if (nick->person && roda_person_id(nick->person) == roda_person_id(person))
-        nick->conn = 0;
+        nick->flags |= flags;
     unlock(d);
+}
+
+void directory_reserve(struct directory *d, const struct roda_person *person)
+{
+    mark(d, person, NICK_RESERVED);
+}
+
+void directory_strand(struct directory *d, const struct roda_person *person)
+{
+    mark(d, person, NICK_RESERVED | NICK_STRANDED);
+}
+
+struct roda_person *directory_stranded(struct directory *d, uint32_t worker, roda_conn_id *ret_conn)
+{
+    struct roda_person *person = NULL;
+
+    lock(d);
+    for (uint32_t i = 0; i < d->nicks_capacity && !person; i++) {
+        struct nick *nick = &d->nicks[i];
+        if (!(nick->flags & NICK_STRANDED) || RODA_CONN_WORKER(nick->conn) != worker)
+            continue;
+        nick->flags &= ~(uint32_t)NICK_STRANDED;
+        *ret_conn = nick->conn;
+        person = roda_person_ref(nick->person);
+    }
+    unlock(d);
+    return person;
 }
 
 void directory_update(struct directory *d, const struct roda_person *person)
@@ -286,7 +328,7 @@ struct roda_person *directory_person(struct directory *d, struct roda_str nick,
         return NULL;
     lock(d);
     found = nick_find(d, &name);
-    if (found->person && found->conn) {
+    if (found->person && !(found->flags & NICK_RESERVED)) {
         person = roda_person_ref(found->person);
         if (ret_conn)
             *ret_conn = found->conn;

@@ -57,6 +57,11 @@ int directory_claim(struct roda_ctx *x, struct directory *d, const struct roda_p
                     roda_conn_id conn);
 /* Nobody is found by this nick any more, but nobody may take it, either. */
 void directory_reserve(struct directory *d, const struct roda_person *person);
+/* Reserved, and its rooms are not told yet; to be taken up again by that worker. The one who takes
+ * it up gets a reference, and the mark is gone. */
+void directory_strand(struct directory *d, const struct roda_person *person);
+struct roda_person *directory_stranded(struct directory *d, uint32_t worker,
+                                       roda_conn_id *ret_conn);
 void directory_release(struct directory *d, const struct roda_person *person);
 /* The same nick, but for the case of its letters, is now that person's. */
 void directory_update(struct directory *d, const struct roda_person *person);

@@ -39,10 +39,9 @@ static void release_messages(struct roda_ctx *x, struct person_event *event)
     roda_msg_unref(event->asked);
 }
 
-static void event_free(struct roda_ctx *x, struct person_event *event)
+void event_free(struct roda_ctx *x, struct person_event *event)
 {
-    if (event->id)
-        ids_remove(&state_of(x)->events, event->id);
+    ids_remove(&state_of(x)->events, event->id);
     release_messages(x, event);
     roda_free(x, event);
 }
@@ -67,8 +66,8 @@ static struct roda_msg *message(struct roda_ctx *x, const struct person_event *e
     return msg;
 }
 
-static int add_step(struct roda_ctx *x, struct person_event *event, struct room *room,
-                    struct roda_str text)
+int event_add(struct roda_ctx *x, struct person_event *event, struct room *room,
+              struct roda_str text)
 {
     struct person_step *step = &event->steps[event->n_steps++];
 
@@ -92,29 +91,21 @@ static struct person_event *event_alloc(struct roda_ctx *x, uint32_t n)
 
 struct person_event *event_new(struct roda_ctx *x, uint32_t kind, roda_conn_id conn,
                                const struct roda_person *before, const struct roda_person *after,
-                               struct roda_str text, const struct memberships *rooms)
+                               uint32_t n)
 {
-    struct room *joining = kind == RODA_QUIT && rooms ? rooms->joining : NULL;
-    uint32_t n = (rooms ? rooms->n : 0) + (joining != NULL);
     struct person_event *event = event_alloc(x, n);
-    int failed;
 
     if (!event)
         return NULL;
+    if (ids_add(x, &state_of(x)->events, IDS_MAX, event, &event->id)) {
+        roda_free(x, event);
+        return NULL;
+    }
+    event->id |= (uint64_t)x->worker << 56;
     event->kind = kind;
     event->conn = conn;
     event->before = roda_person_ref(before);
     event->after = after ? roda_person_ref(after) : NULL;
-    failed = ids_add(x, &state_of(x)->events, IDS_MAX, event, &event->id);
-    event->id |= failed ? 0 : (uint64_t)x->worker << 56;
-    for (uint32_t i = 0; !failed && rooms && i < rooms->n; i++)
-        failed = add_step(x, event, rooms->list[i].local->room, text);
-    if (!failed && joining)
-        failed = add_step(x, event, joining, text);
-    if (failed) {
-        event_free(x, event);
-        return NULL;
-    }
     return event;
 }
 

@@ -16,9 +16,13 @@
  * case: a connection that is being freed is taken out at once. attached counts what still points
  * here, which may be more than present for a moment (somebody was put out while closing).
  *
- * A connection keeps its rooms in one block of exactly their number; a place in it is reserved
- * before a JOIN is sent, so that carrying one out needs memory for the array alone. If that is out,
- * the connection is closed: it must not believe that it hears the room.
+ * A connection keeps its first room in itself and several in a block of exactly their number; a
+ * place is reserved before a JOIN is sent, so that carrying one out needs memory for the array
+ * alone. If that is out, the connection is closed: it must not believe that it hears the room.
+ *
+ * A room is haunted when somebody may be counted present who cannot say that he leaves: he was
+ * closing when his JOIN came, or there was no memory to tell. Whoever leaves next and might be
+ * that one tells all haunted rooms; their homes know who is a member.
  */
 
 /* ---- coming and going of the room ------------------------------------------------------- */
@@ -130,52 +134,52 @@ static int same(struct roda_str a, struct roda_str b)
 
 struct local *local_of(struct rooms_conn *data, struct roda_str name)
 {
-    const struct memberships *rooms = data->rooms;
+    const struct membership *rooms = rooms_of(data);
     struct name folded;
 
-    if (!rooms || !rooms->n)
+    if (!data->n)
         return NULL;
     /* People talk in one room for a while, by the name that it has: this is the hot path. */
-    if (data->last < rooms->n && same(room_name(rooms->list[data->last].local->room), name))
-        return rooms->list[data->last].local;
-    for (uint32_t i = 0; i < rooms->n; i++) {
-        if (same(room_name(rooms->list[i].local->room), name)) {
+    if (data->last < data->n && same(room_name(rooms[data->last].local->room), name))
+        return rooms[data->last].local;
+    for (uint16_t i = 0; i < data->n; i++) {
+        if (same(room_name(rooms[i].local->room), name)) {
             data->last = i;
-            return rooms->list[i].local;
+            return rooms[i].local;
         }
     }
     if (name_fold(name, &folded))
         return NULL;
-    for (uint32_t i = 0; i < rooms->n; i++) {
-        struct room *room = rooms->list[i].local->room;
-        if (same(room_folded(room), (struct roda_str){folded.text, folded.len}))
-            return rooms->list[i].local;
+    for (uint16_t i = 0; i < data->n; i++) {
+        if (same(room_folded(rooms[i].local->room), (struct roda_str){folded.text, folded.len}))
+            return rooms[i].local;
     }
     return NULL;
 }
 
-int memberships_reserve(struct roda_ctx *x, struct rooms_conn *data)
+int local_reserve(struct roda_ctx *x, struct rooms_conn *data)
 {
-    struct memberships *rooms = data->rooms;
-    uint32_t n = rooms ? rooms->n : 0;
+    struct membership *block;
 
-    if (rooms && rooms->n < rooms->capacity)
+    if (data->n < (data->block ? data->capacity : 1))
         return 0;
-    rooms = roda_realloc(x, rooms, sizeof(*rooms) + (n + 1) * sizeof(*rooms->list));
-    if (!rooms)
+    block = roda_realloc(x, data->block, (data->n + 1u) * sizeof(*block));
+    if (!block)
         return -ENOMEM;
-    if (!data->rooms)
-        memset(rooms, 0, sizeof(*rooms));
-    rooms->capacity = n + 1;
-    data->rooms = rooms;
+    if (!data->block)
+        block[0] = data->first;
+    data->block = block;
+    data->capacity = (uint16_t)(data->n + 1);
     return 0;
 }
 
-static struct membership *membership_of(struct memberships *rooms, const struct local *local)
+static struct membership *membership_of(struct rooms_conn *data, const struct local *local)
 {
-    for (uint32_t i = 0; rooms && i < rooms->n; i++)
-        if (rooms->list[i].local == local)
-            return &rooms->list[i];
+    struct membership *rooms = rooms_of(data);
+
+    for (uint16_t i = 0; i < data->n; i++)
+        if (rooms[i].local == local)
+            return &rooms[i];
     return NULL;
 }
 
@@ -205,26 +209,22 @@ static void conns_remove(struct roda_ctx *x, struct local *local, uint32_t index
     if (index == local->n)
         return;
     local->conns[index] = moved;
-    membership_of(conn_of(x, moved)->rooms, local)->index = index;
+    membership_of(conn_of(x, moved), local)->index = index;
 }
 
 static void attach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
 {
     struct rooms_conn *data = conn_of(x, c);
-    struct memberships *rooms = data->rooms;
     struct membership *membership;
 
+    data->joining = 0;
     /* The place was reserved when the JOIN was sent. */
-    if (!rooms || rooms->n == rooms->capacity || membership_of(rooms, local))
+    if (membership_of(data, local) || local_reserve(x, data))
         return;
-    if (rooms->joining == local->room) {
-        room_unref(x, rooms->joining);
-        rooms->joining = NULL;
-    }
-    membership = &rooms->list[rooms->n++];
+    membership = &rooms_of(data)[data->n];
     membership->local = local;
+    data->last = data->n++;
     local->attached++;
-    data->last = rooms->n - 1;
     if (conns_add(x, local, c, &membership->index)) {
         membership->index = NOT_SHOWN;
         roda_conn_close(c, "out of memory");
@@ -233,34 +233,54 @@ static void attach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
 
 static void detach(struct roda_ctx *x, struct local *local, struct roda_conn *c)
 {
-    struct memberships *rooms = conn_of(x, c)->rooms;
-    struct membership *membership = membership_of(rooms, local);
+    struct rooms_conn *data = conn_of(x, c);
+    struct membership *membership = membership_of(data, local);
     size_t behind;
 
     if (!membership)
         return;
     if (membership->index != NOT_SHOWN)
         conns_remove(x, local, membership->index);
-    behind = rooms->n - (size_t)(membership - rooms->list) - 1;
+    behind = data->n - (size_t)(membership - rooms_of(data)) - 1;
     memmove(membership, membership + 1, behind * sizeof(*membership));
-    rooms->n--;
+    data->n--;
     local->attached--;
 }
 
-void local_hide(struct roda_ctx *x, const struct memberships *rooms)
+void local_hide(struct roda_ctx *x, struct rooms_conn *data)
 {
-    for (uint32_t i = 0; rooms && i < rooms->n; i++)
-        if (rooms->list[i].index != NOT_SHOWN)
-            conns_remove(x, rooms->list[i].local, rooms->list[i].index);
+    struct membership *rooms = rooms_of(data);
+
+    for (uint16_t i = 0; i < data->n; i++) {
+        if (rooms[i].index != NOT_SHOWN)
+            conns_remove(x, rooms[i].local, rooms[i].index);
+        rooms[i].index = NOT_SHOWN;
+    }
 }
 
-void local_forget(struct roda_ctx *x, struct memberships *rooms)
+void local_forget(struct roda_ctx *x, struct rooms_conn *data)
 {
-    for (uint32_t i = 0; i < rooms->n; i++) {
-        rooms->list[i].local->attached--;
-        free_if_unused(x, rooms->list[i].local);
+    struct membership *rooms = rooms_of(data);
+
+    for (uint16_t i = 0; i < data->n; i++) {
+        rooms[i].local->attached--;
+        free_if_unused(x, rooms[i].local);
     }
-    rooms->n = 0;
+    data->n = 0;
+    roda_free(x, data->block);
+    data->block = NULL;
+}
+
+struct local *local_haunted(struct roda_ctx *x, uint32_t *index)
+{
+    const struct rooms_state *state = state_of(x);
+
+    while (*index < state->n_indexes) {
+        struct local *local = state->locals[(*index)++];
+        if (local && local->haunted)
+            return local;
+    }
+    return NULL;
 }
 
 /* A connection that is closing is not found; its closed() takes it out. */
@@ -284,9 +304,11 @@ static void joined(struct roda_ctx *x, struct local *local, struct roda_msg *msg
     if (RODA_CONN_WORKER(msg->from) != x->worker)
         return;
     local->present++;
-    c = roda_conn_find(x, msg->from); /* if it is closing, closed() tells the room */
+    c = roda_conn_find(x, msg->from);
     if (c)
         attach(x, local, c);
+    else
+        local->haunted = 1; /* it is closing, and its closed() tells this room */
 }
 
 static void set_topic(struct local *local, struct roda_msg *msg)

@@ -15,8 +15,9 @@
  *   QUIT        taken out of this worker's arrays at once -> event to all rooms -> nick free
  *   closed      the same, if there was no QUIT
  *
- * closed() must not fail, but telling the rooms needs memory. When there is none, the connection's
- * own block of rooms is kept ("stranded") and told whenever something else happens here.
+ * closed() must not fail, but telling the rooms needs memory. When there is none, the person's entry
+ * in the directory is marked as stranded and its rooms as haunted (local.c), and they are told when
+ * something else happens on this worker.
  */
 
 /* ---- guests ----------------------------------------------------------------------------- */
@@ -169,14 +170,30 @@ static int answer(const struct ask *ask)
     return RODA_HANDLED;
 }
 
+/* To all rooms of this connection's. */
+static struct person_event *event_for(struct roda_ctx *x, uint32_t kind, struct roda_conn *c,
+                                      const struct roda_person *after, struct roda_str text)
+{
+    struct rooms_conn *data = conn_of(x, c);
+    struct person_event *event =
+        event_new(x, kind, roda_conn_getid(c), roda_conn_person(c), after, data->n);
+
+    for (uint16_t i = 0; event && i < data->n; i++) {
+        if (event_add(x, event, rooms_of(data)[i].local->room, text)) {
+            event_free(x, event);
+            event = NULL;
+        }
+    }
+    return event;
+}
+
 /* Takes after. The new nick, if it is one, has been claimed. */
 static int change(const struct ask *ask, struct roda_person *after, int claimed)
 {
-    const struct roda_person *before = roda_conn_person(ask->c);
+    uint32_t kind = ask->msg->kind;
     struct roda_str text =
-        ask->msg->kind == RODA_NICK ? roda_person_get(after, RODA_PERSON_NICK) : ask->msg->text;
-    struct person_event *event = event_new(ask->x, ask->msg->kind, roda_conn_getid(ask->c), before,
-                                           after, text, ask->data->rooms);
+        kind == RODA_NICK ? roda_person_get(after, RODA_PERSON_NICK) : ask->msg->text;
+    struct person_event *event = event_for(ask->x, kind, ask->c, after, text);
 
     if (!event && claimed)
         directory_release(directory_of(ask->x), after);
@@ -289,54 +306,67 @@ static struct roda_str cut(struct roda_str text, size_t max)
     return text;
 }
 
-static void rooms_free(struct roda_ctx *x, struct memberships *rooms)
+static int add_rooms(struct roda_ctx *x, struct person_event *event, struct rooms_conn *data,
+                     int haunted, struct roda_str reason)
 {
-    if (!rooms)
-        return;
-    local_forget(x, rooms);
-    room_unref(x, rooms->joining);
-    roda_person_unref(rooms->person);
-    roda_free(x, rooms);
+    int r = 0;
+
+    for (uint16_t i = 0; !r && data && i < data->n; i++)
+        r = event_add(x, event, rooms_of(data)[i].local->room, reason);
+    for (uint32_t index = 0; !r && haunted;) {
+        struct local *local = local_haunted(x, &index);
+        if (!local)
+            break;
+        r = event_add(x, event, local->room, reason);
+    }
+    return r;
 }
 
-/* Takes rooms; on failure not. */
+/* data: the rooms that it is known to be in, NULL: none is known; haunted: it may be in others. */
 static int leave(struct roda_ctx *x, roda_conn_id conn, const struct roda_person *person,
-                 struct roda_str reason, struct memberships *rooms)
+                 struct roda_str reason, struct rooms_conn *data, int haunted)
 {
+    uint32_t n = data ? data->n : 0;
     struct person_event *event;
 
-    if (!rooms || (!rooms->n && !rooms->joining)) {
+    for (uint32_t index = 0; haunted && local_haunted(x, &index);)
+        n++;
+    if (!n) {
         directory_release(directory_of(x), person);
-        rooms_free(x, rooms);
         return 0;
     }
-    event = event_new(x, RODA_QUIT, conn, person, NULL, reason, rooms);
+    event = event_new(x, RODA_QUIT, conn, person, NULL, n);
     if (!event)
         return -ENOMEM;
-    rooms_free(x, rooms);
+    if (add_rooms(x, event, data, haunted, reason)) {
+        event_free(x, event);
+        return -ENOMEM;
+    }
     event_start(x, event);
     return 0;
+}
+
+static void strand(struct roda_ctx *x, const struct roda_person *person)
+{
+    directory_strand(directory_of(x), person);
+    state_of(x)->stranded++;
 }
 
 void people_retry(struct roda_ctx *x)
 {
     struct rooms_state *state = state_of(x);
 
-    for (struct memberships *rooms; (rooms = state->stranded);) {
-        struct memberships *next = rooms->next;
-        if (leave(x, rooms->conn, rooms->person, RODA_STR(""), rooms))
+    while (state->stranded) {
+        roda_conn_id conn;
+        struct roda_person *person = directory_stranded(directory_of(x), x->worker, &conn);
+        state->stranded--;
+        if (person && leave(x, conn, person, RODA_STR(""), NULL, 1)) {
+            strand(x, person);
+            roda_person_unref(person);
             return;
-        state->stranded = next;
+        }
+        roda_person_unref(person);
     }
-}
-
-static void strand(struct roda_ctx *x, struct memberships *rooms, roda_conn_id conn,
-                   const struct roda_person *person)
-{
-    rooms->conn = conn;
-    rooms->person = roda_person_ref(person);
-    rooms->next = state_of(x)->stranded;
-    state_of(x)->stranded = rooms;
 }
 
 /* Nobody finds this person any more, and all rooms are told. */
@@ -344,16 +374,18 @@ static void depart(struct roda_ctx *x, struct roda_conn *c, struct rooms_conn *d
                    const struct roda_person *person, struct roda_str reason)
 {
     const struct roda_person *own = roda_conn_person(c);
-    struct memberships *rooms = data->rooms;
 
-    data->rooms = NULL;
     data->left = 1;
     directory_reserve(directory_of(x), person);
     if (own && own != person) /* a NICK is under way */
         directory_reserve(directory_of(x), own);
-    local_hide(x, rooms);
-    if (leave(x, roda_conn_getid(c), person, cut(reason, TEXT_BYTES_MAX), rooms))
-        strand(x, rooms, roda_conn_getid(c), person);
+    local_hide(x, data);
+    if (leave(x, roda_conn_getid(c), person, cut(reason, TEXT_BYTES_MAX), data, data->joining)) {
+        for (uint16_t i = 0; i < data->n; i++)
+            rooms_of(data)[i].local->haunted = 1;
+        strand(x, person);
+    }
+    local_forget(x, data);
 }
 
 int people_quit(const struct ask *ask)
@@ -386,17 +418,9 @@ void people_closed(struct roda_ctx *x, struct roda_conn *c, const char *reason, 
     if (person && !shutdown && !data->left) {
         depart(x, c, data, person, data->quit ? data->quit->text : str(reason));
     } else {
-        local_hide(x, data->rooms);
-        rooms_free(x, data->rooms);
+        local_hide(x, data);
+        local_forget(x, data);
     }
     roda_msg_unref(data->quit);
     people_retry(x);
-}
-
-void people_stop(struct roda_ctx *x)
-{
-    for (struct memberships *rooms; (rooms = state_of(x)->stranded);) {
-        state_of(x)->stranded = rooms->next;
-        rooms_free(x, rooms);
-    }
 }

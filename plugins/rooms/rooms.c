@@ -85,18 +85,15 @@ static int to_room(const struct ask *ask)
 
 static int join_room(const struct ask *ask, struct room *room)
 {
-    struct memberships *rooms = ask->data->rooms;
     int r;
 
     ask_show_name(ask, room_name(room));
     r = roda_route(ask->x, ask->ev, room->home, room->id);
-    if (r == RODA_LATER) {
+    if (r == RODA_LATER)
         directory_joined(ask->x, directory_of(ask->x), room);
-        room_unref(ask->x, room);
-        return r;
-    }
-    room_unref(ask->x, rooms->joining);
-    rooms->joining = room;
+    else
+        ask->data->joining = 1;
+    room_unref(ask->x, room);
     return r;
 }
 
@@ -112,9 +109,9 @@ static int join(const struct ask *ask)
         return ask_refuse(ask, RODA_E_NAME, "");
     if (local_of(ask->data, ask->msg->to))
         return ask_refuse(ask, RODA_E_ALREADY, "you are in that room already");
-    if (ask->data->rooms && ask->data->rooms->n >= (uint64_t)conf->rooms_per_connection)
+    if (ask->data->n >= (uint64_t)conf->rooms_per_connection)
         return ask_refuse(ask, RODA_E_FULL, "you are in as many rooms as you may be");
-    if (memberships_reserve(ask->x, ask->data))
+    if (local_reserve(ask->x, ask->data))
         return ask_refuse(ask, RODA_E_MEMORY, "");
     switch (directory_join(ask->x, directory_of(ask->x), ask->msg->to, create, &room)) {
     case 0:
@@ -243,7 +240,6 @@ static int init(struct roda_ctx *x)
 static void stop(struct roda_ctx *x)
 {
     event_stop(x);
-    people_stop(x);
     direct_stop(x);
     home_stop(x);
     local_stop(x);

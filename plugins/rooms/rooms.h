@@ -27,10 +27,10 @@ struct rooms_state {       /* per worker */
     struct home **homes;   /* by index: rooms whose home is here */
     struct local **locals; /* by index: rooms with members here */
     uint32_t n_indexes;
-    struct ids events;            /* person events of this worker's people */
-    struct memberships *stranded; /* of people who have gone; see people.c */
-    struct sighting **sightings;  /* SIGHTING_CHAINS of them; see event.c */
-    struct pair **pairs;          /* see direct.c */
+    struct ids events;           /* person events of this worker's people */
+    uint32_t stranded;           /* people who have gone; see people.c */
+    struct sighting **sightings; /* SIGHTING_CHAINS of them; see event.c */
+    struct pair **pairs;         /* see direct.c */
     struct pair *pairs_newest, *pairs_oldest;
     uint32_t n_pairs, pair_chains;
 };
@@ -50,14 +50,14 @@ static inline struct directory *directory_of(const struct roda_ctx *x)
 
 /* metrics */
 enum {
-       ROOMS_OPEN,
-       ROOMS_MEMBERS,
-       ROOMS_JOINS,
-       ROOMS_PARTS,
-       ROOMS_MESSAGES,
-       ROOMS_DIRECT,
-       ROOMS_REFUSED,
-       ROOMS_NICK_CHANGES,
+    ROOMS_OPEN,
+    ROOMS_MEMBERS,
+    ROOMS_JOINS,
+    ROOMS_PARTS,
+    ROOMS_MESSAGES,
+    ROOMS_DIRECT,
+    ROOMS_REFUSED,
+    ROOMS_NICK_CHANGES,
 };
 
 /*
@@ -95,23 +95,24 @@ struct membership {
 };
 #define NOT_SHOWN UINT32_MAX /* index: memory was out; the connection is being closed */
 
-struct memberships {            /* one block per connection, exactly as large as it needs to be */
-    struct memberships *next;   /* stranded ones */
-    struct roda_person *person; /* likewise */
-    roda_conn_id conn;          /* likewise */
-    struct room *joining;       /* the room of the last join that was sent; a reference; or NULL */
-    uint32_t n, capacity;
-    struct membership list[];
-};
-
-struct rooms_conn {             /* counts against the memory of an idle connection: keep it small */
-    struct memberships *rooms;  /* NULL: never in one */
+/* Counts against the memory of an idle connection: at most 48 bytes, and for who is in one room
+ * nothing else. */
+struct rooms_conn {
+    struct membership first;    /* while there is no block */
+    struct membership *block;   /* of who was in two rooms once: all of them */
     struct roda_msg *quit;      /* a QUIT said so; a reference */
     struct person_event *event; /* NICK or AWAY under way */
-    uint32_t last;              /* index in rooms of the room that was talked to last */
-    uint8_t waited;             /* the message at hand was held until nothing was under way */
-    uint8_t left;               /* has said QUIT, and all rooms are told */
+    uint16_t n, capacity;       /* of the block */
+    uint16_t last;              /* the room that was talked to last */
+    uint8_t waited : 1;         /* the message at hand was held until nothing was under way */
+    uint8_t joining : 1;        /* a JOIN was sent, and has not come back as this one's */
+    uint8_t left : 1;           /* has said QUIT, and all rooms are told */
 };
+
+static inline struct membership *rooms_of(struct rooms_conn *data)
+{
+    return data->block ? data->block : &data->first;
+}
 
 static inline struct rooms_conn *conn_of(struct roda_ctx *x, const struct roda_conn *c)
 {
@@ -147,6 +148,7 @@ struct local {
     uint32_t members;  /* of all workers, as the room's order has it */
     uint32_t present;  /* of this worker, likewise */
     uint32_t attached; /* memberships that point here */
+    int haunted;       /* some member may have gone without telling; for good */
     int linked;        /* in state->locals */
     struct roda_conn **conns;
     uint32_t n, capacity;
@@ -159,11 +161,13 @@ void local_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destin
 void local_stop(struct roda_ctx *x);
 /* Which room of this connection's has that name, NULL: none. */
 struct local *local_of(struct rooms_conn *data, struct roda_str name);
-int memberships_reserve(struct roda_ctx *x, struct rooms_conn *data); /* room for one more */
+int local_reserve(struct roda_ctx *x, struct rooms_conn *data); /* room for one more */
 /* The connection is being freed: nothing is shown to it any more ... */
-void local_hide(struct roda_ctx *x, const struct memberships *rooms);
-/* ... and all its rooms have been told. */
-void local_forget(struct roda_ctx *x, struct memberships *rooms);
+void local_hide(struct roda_ctx *x, struct rooms_conn *data);
+/* ... and it is in no room, as far as this worker goes. */
+void local_forget(struct roda_ctx *x, struct rooms_conn *data);
+/* The next haunted room from *index on, which moves; NULL: no more. */
+struct local *local_haunted(struct roda_ctx *x, uint32_t *index);
 /* Somebody of this worker has left, by the order of the room. */
 void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id);
 
@@ -267,9 +271,13 @@ struct person_event {
     struct person_step steps[];
 };
 
+/* With room for n steps. */
 struct person_event *event_new(struct roda_ctx *x, uint32_t kind, roda_conn_id conn,
                                const struct roda_person *before, const struct roda_person *after,
-                               struct roda_str text, const struct memberships *rooms);
+                               uint32_t n);
+int event_add(struct roda_ctx *x, struct person_event *event, struct room *room,
+              struct roda_str text);
+void event_free(struct roda_ctx *x, struct person_event *event); /* not started */
 /* The person as the room will know it when what is in the lane has left it. */
 const struct roda_person *event_person(const struct home *home, const struct home_member *member);
 void event_start(struct roda_ctx *x, struct person_event *event); /* takes it */
@@ -288,7 +296,6 @@ int people_nick(const struct ask *ask);
 int people_away(const struct ask *ask);
 int people_quit(const struct ask *ask);
 void people_event_done(struct roda_ctx *x, struct person_event *event); /* all rooms know */
-void people_stop(struct roda_ctx *x);
 
 /* ---- direct.c: private messages --------------------------------------------------------- */
 

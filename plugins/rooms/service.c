@@ -29,12 +29,11 @@ static struct roda_room describe(const struct local *local)
 static size_t joined(struct roda_ctx *x, const struct roda_conn *c, struct roda_room *ret,
                      size_t max)
 {
-    const struct rooms_conn *data = conn_of(x, c);
-    const struct memberships *rooms = data ? data->rooms : NULL;
+    struct rooms_conn *data = conn_of(x, c);
 
-    for (uint32_t i = 0; rooms && i < rooms->n && i < max; i++)
-        ret[i] = describe(rooms->list[i].local);
-    return rooms ? rooms->n : 0;
+    for (uint16_t i = 0; data && i < data->n && i < max; i++)
+        ret[i] = describe(rooms_of(data)[i].local);
+    return data ? data->n : 0;
 }
 
 static int find(struct roda_ctx *x, const struct roda_conn *c, struct roda_str name,

@@ -77,6 +77,13 @@ class Conversation:
             raise AssertionError(f"{self.name}: {line!r} is not {pattern!r}{self.so_far()}")
         return match
 
+    def take_what_is_here(self):
+        """Reads all that has come, without waiting."""
+        while select.select([self.read_descriptor()], [], [], 0)[0] and not self.ended:
+            self.pending += self.read_piece() or b""
+        while b"\n" in self.pending:
+            self.line()
+
     def sync(self):
         """Asks /ping: all lines that came before its answer."""
         token = os.urandom(4).hex()

@@ -125,7 +125,11 @@ class Verdicts(People):
     def test_defer_of_who_has_gone(self):
         with broker_with(section("defer_submit", "after = 200ms")) as broker:
             ana, bia = self.people(broker, "ana", "bia")
+            submitted = broker.stats()["messages_submitted_total"]
             ana.send("defer this")
+            broker.wait_stats(
+                lambda stats: stats["messages_submitted_total"] > submitted, "it was submitted"
+            )
             ana.reset()
             broker.wait_stats(
                 lambda stats: stats["defer_submit_stale_total"] == 1, "the late decision"
