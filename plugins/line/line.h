@@ -29,12 +29,12 @@ struct line_state { /* per worker */
 
 /* struct line_conn.flags */
 enum {
-       LINE_DATAGRAM = 1 << 0,       /* a session, not a stream */
-       LINE_SPOKE = 1 << 1,          /* the first unit was seen */
-       LINE_SUBNEGOTIATION = 1 << 2, /* inside a telnet subnegotiation that held a line end */
-       LINE_LEAVING = 1 << 3,        /* /quit was said: nothing more is read */
-       LINE_RENAMING = 1 << 4,       /* a /nick is under way */
-       LINE_WELCOME_DUE = 1 << 5,    /* of a datagram session */
+    LINE_DATAGRAM = 1 << 0,       /* a session, not a stream */
+    LINE_SPOKE = 1 << 1,          /* the first unit was seen */
+    LINE_SUBNEGOTIATION = 1 << 2, /* inside a telnet subnegotiation that held a line end */
+    LINE_LEAVING = 1 << 3,        /* /quit was said: nothing more is read */
+    LINE_RENAMING = 1 << 4,       /* a /nick is under way */
+    LINE_WELCOME_DUE = 1 << 5,    /* of a datagram session */
 };
 
 struct line_conn {          /* counts against the memory of an idle connection: keep it small */
@@ -47,10 +47,10 @@ struct line_conn {          /* counts against the memory of an idle connection: 
 
 /* metrics */
 enum {
-       LINE_UNITS_REFUSED,
-       LINE_ALIENS,
-       LINE_KNOCKS_ANSWERED,
-       LINE_KNOCKS_SILENT,
+    LINE_UNITS_REFUSED,
+    LINE_ALIENS,
+    LINE_KNOCKS_ANSWERED,
+    LINE_KNOCKS_SILENT,
 };
 
 static inline struct line_conn *line_conn(struct roda_ctx *x, const struct roda_conn *c)
