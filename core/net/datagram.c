@@ -777,13 +777,15 @@ static void received(struct listener *l, char *buffer, size_t len)
     NET_COUNT(net, datagrams_received);
     bytes = io_uring_recvmsg_payload(out, layout);
     len -= (size_t)(bytes - buffer);
+    uint64_t hash = hash_bytes(&flow, sizeof flow);
+    s = table_find(&l->datagram->sessions, hash, session_equal, &flow);
     /* The last byte of a buffer is kept for the line end. */
     if (out->flags & MSG_TRUNC || bytes + len == buffer + net->limits->receive_buffer_bytes) {
         NET_COUNT(net, datagrams_truncated);
+        if (s && s->conn->state == CONNECTION_OPEN)
+            net->hooks->oversize(net->owner, s->conn, len);
         return;
     }
-    uint64_t hash = hash_bytes(&flow, sizeof flow);
-    s = table_find(&l->datagram->sessions, hash, session_equal, &flow);
     if (!s) {
         knock(l, &flow, hash, bytes, len);
         return;

@@ -46,7 +46,7 @@ static uint64_t sender_of(const struct roda_msg *msg)
     return msg->sender ? roda_person_id(msg->sender) : 0;
 }
 
-/* ---- on the sender's worker ------------------------------------------------------------- */
+/* ---- on the sender's worker ------------------------------------------------------------------ */
 
 int direct_handle(const struct ask *ask)
 {
@@ -63,7 +63,7 @@ int direct_handle(const struct ask *ask)
                       DESTINATION_DIRECT | key);
 }
 
-/* ---- pairs at their home ---------------------------------------------------------------- */
+/* ---- pairs at their home --------------------------------------------------------------------- */
 
 static void pair_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result)
 {
@@ -235,7 +235,7 @@ void direct_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t destinati
     (void)roda_lane_publish(x, pair->lane, roda_msg_ref(ev->msg));
 }
 
-/* ---- at the target's worker ------------------------------------------------------------- */
+/* ---- at the target's worker ------------------------------------------------------------------ */
 
 void direct_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destination)
 {

@@ -99,7 +99,7 @@ static void unlock(struct directory *d)
     (void)pthread_mutex_unlock(&d->mutex);
 }
 
-/* ---- names ------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 int name_fold(struct roda_str name, struct name *ret_name)
 {
@@ -138,7 +138,7 @@ static int is_name(const struct name *name, struct roda_str folded)
     return name->len == folded.len && !memcmp(name->text, folded.ptr, folded.len);
 }
 
-/* ---- nicks ------------------------------------------------------------------------------ */
+/* ---- nicks ----------------------------------------------------------------------------------- */
 
 static int has_nick(const struct roda_person *person, const struct name *nick)
 {
@@ -148,8 +148,8 @@ static int has_nick(const struct roda_person *person, const struct name *nick)
            is_name(nick, (struct roda_str){own.text, own.len});
 }
 
-/* Any capacity will do, so that the table can grow in small steps: it is a good part of what an idle
- * connection costs. */
+/* Any capacity will do, so that the table can grow in small steps: it is a good part of what an
+ * idle connection costs. */
 static uint32_t nick_home(const struct nick *nick, uint32_t capacity)
 {
     return (uint32_t)((uint64_t)nick->hash * capacity >> 32);
@@ -337,7 +337,7 @@ struct roda_person *directory_person(struct directory *d, struct roda_str nick,
     return person;
 }
 
-/* ---- rooms ------------------------------------------------------------------------------ */
+/* ---- rooms ----------------------------------------------------------------------------------- */
 
 struct room *room_ref(struct room *room)
 {

@@ -51,7 +51,7 @@ int directory_new(struct roda_ctx *x, uint32_t max_rooms, const uint8_t homes[SL
 void directory_free(struct roda_ctx *x, struct directory *d); /* NULL is a no-op */
 uint32_t directory_home(const struct directory *d, uint64_t stable_hash);
 
-/* ---- nicks ------------------------------------------------------------------------------ */
+/* ---- nicks ----------------------------------------------------------------------------------- */
 /* -EEXIST: somebody else has it; -EINVAL: no name; -ENOMEM. */
 int directory_claim(struct roda_ctx *x, struct directory *d, const struct roda_person *person,
                     roda_conn_id conn);
@@ -69,7 +69,7 @@ void directory_update(struct directory *d, const struct roda_person *person);
 struct roda_person *directory_person(struct directory *d, struct roda_str nick,
                                      roda_conn_id *ret_conn);
 
-/* ---- rooms: those that return one return a reference ------------------------------------ */
+/* ---- rooms: those that return one return a reference ----------------------------------------- */
 /* The room's join is under way until directory_joined(). -ENOENT: there is none, and create is 0;
  * -ENFILE: as many as may be; -EINVAL: no name; -ENOMEM. */
 int directory_join(struct roda_ctx *x, struct directory *d, struct roda_str name, int create,

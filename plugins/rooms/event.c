@@ -24,7 +24,7 @@
  * the only one: then nothing is tracked, and nothing needs to be forgotten.
  */
 
-/* ---- the event -------------------------------------------------------------------------- */
+/* ---- the event ------------------------------------------------------------------------------- */
 
 static void release_messages(struct roda_ctx *x, struct person_event *event)
 {
@@ -109,7 +109,7 @@ struct person_event *event_new(struct roda_ctx *x, uint32_t kind, roda_conn_id c
     return event;
 }
 
-/* ---- forgetting ------------------------------------------------------------------------- */
+/* ---- forgetting ------------------------------------------------------------------------------ */
 
 struct sighting { /* who was shown one event on this worker */
     struct sighting *next;
@@ -170,7 +170,7 @@ static void finish(struct roda_ctx *x, struct person_event *event)
         event_free(x, event);
 }
 
-/* ---- steps ------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void step_came_back(struct roda_ctx *x, struct roda_item *item, int result)
 {
@@ -318,7 +318,7 @@ void event_start(struct roda_ctx *x, struct person_event *event)
     }
 }
 
-/* ---- showing it, on each worker with members -------------------------------------------- */
+/* ---- showing it, on each worker with members ------------------------------------------------- */
 
 static roda_conn_id *seen_place(const struct sighting *sighting, roda_conn_id conn)
 {

@@ -8,7 +8,7 @@
 /*
  * A room at its home. All that happens in it comes here and leaves in one order:
  *
- *   arrive: decide (member? rank? ban? key? full?) --refused--> the sender is told
+ *   arrive.c: decide (member? rank? ban? key? full?) --refused--> the sender is told
  *     |
  *     v
  *   lane: admit filters, number, publish filters (a log may hold it until it is on disk)
@@ -17,10 +17,8 @@
  *   home_event: carry it out here, then tell the workers that have members
  *
  * Who is a member, how the room is and which workers have members changes when an event leaves the
- * lane, never before: so every worker sees what was decided at the same place in the order. What
- * was decided on arrival is not decided again then, for a number that was taken cannot be refused;
- * so arrival looks ahead where the lane may hold what changes the answer: who is about to leave is
- * no member any more, and who is about to change his nick is aimed at by the new one.
+ * lane, never before: so every worker sees what was decided at the same place in the order. Events
+ * without a number (join, part) are looked at again then, since another may have come between.
  *
  * A worker gets a copy of the room (local.c) just ahead of its first member's JOIN.
  *
@@ -36,7 +34,7 @@ enum { INVITED_MAX = 100 };
 
 static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result);
 
-/* ---- coming and going of the room ------------------------------------------------------- */
+/* ---- coming and going of the room ------------------------------------------------------------ */
 
 static int is_first_room(const struct roda_ctx *x, const struct room *room)
 {
@@ -58,7 +56,7 @@ static void set_start(struct roda_ctx *x, struct home *home)
     roda_lane_set(home->lane, epoch, 0);
 }
 
-static struct home *home_new(struct roda_ctx *x, struct room *room)
+struct home *home_new(struct roda_ctx *x, struct room *room)
 {
     struct home *home = roda_alloc(x, sizeof(*home) + x->n_workers * sizeof(*home->on_worker));
 
@@ -135,7 +133,7 @@ void home_sweep(struct roda_ctx *x, struct home *home)
     roda_post_after(x, x->worker, &home->sweep);
 }
 
-/* ---- members ---------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 struct roda_workers workers_only(uint32_t worker)
 {
@@ -182,9 +180,9 @@ void home_remove(struct roda_ctx *x, struct home *home, struct home_member *memb
     roda_count(x, ROOMS_PARTS, 1);
 }
 
-/* ---- invitations ------------------------------------------------------------------------ */
+/* ---- invitations ----------------------------------------------------------------------------- */
 
-static roda_conn_id *invitation_of(const struct home *home, roda_conn_id conn)
+roda_conn_id *home_invitation(const struct home *home, roda_conn_id conn)
 {
     for (uint32_t i = 0; i < home->n_invited; i++)
         if (home->invited[i] == conn)
@@ -195,7 +193,7 @@ static roda_conn_id *invitation_of(const struct home *home, roda_conn_id conn)
 /* Of more than INVITED_MAX the oldest is forgotten. */
 static int invite(struct roda_ctx *x, struct home *home, roda_conn_id conn)
 {
-    if (invitation_of(home, conn))
+    if (home_invitation(home, conn))
         return 0;
     if (!home->invited) {
         home->invited = roda_alloc(x, INVITED_MAX * sizeof(*home->invited));
@@ -209,13 +207,7 @@ static int invite(struct roda_ctx *x, struct home *home, roda_conn_id conn)
     return 0;
 }
 
-/* ---- arriving: what is refused ---------------------------------------------------------- */
-
-static void refuse(struct roda_ctx *x, struct roda_event *ev, uint32_t code, const char *text)
-{
-    roda_count(x, ROOMS_REFUSED, 1);
-    roda_refuse(x, ev, code, "%s", text);
-}
+/* ---- the lane -------------------------------------------------------------------------------- */
 
 int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
@@ -225,178 +217,23 @@ int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
     return !r && home->left + roda_lane_length(home->lane) == before + 1;
 }
 
-static uint32_t decide_topic(const struct home *home, const struct home_member *actor,
-                             const struct roda_msg *msg)
-{
-    struct roda_str had = home->topic ? home->topic->text : RODA_STR("");
-
-    if (actor && home->modes & RODA_ROOM_TOPIC_LOCKED && actor->rank < RODA_RANK_OPERATOR)
-        return RODA_E_RANK;
-    if (had.len == msg->text.len && !memcmp(had.ptr, msg->text.ptr, had.len))
-        return RODA_E_ALREADY;
-    return 0;
-}
-
-static uint32_t decide_kick(struct roda_ctx *x, const struct home *home,
-                            const struct home_member *actor, const struct roda_msg *msg,
-                            const char **ret_text)
-{
-    const struct home_member *target = mode_target(x, home, msg->subject, TARGET_BEHIND_LANE);
-
-    if (actor && actor->rank < RODA_RANK_OPERATOR)
-        return RODA_E_RANK;
-    if (!target) {
-        *ret_text = "that person is not in the room";
-        return RODA_E_TARGET;
-    }
-    if (actor && target->rank > actor->rank) {
-        *ret_text = "that person ranks higher than you";
-        return RODA_E_RANK;
-    }
-    return 0;
-}
-
-static uint32_t decide_invite(struct roda_ctx *x, const struct home *home,
-                              const struct home_member *actor, const struct roda_msg *msg,
-                              const char **ret_text)
-{
-    roda_conn_id conn = 0;
-    struct roda_person *person;
-
-    if (actor && home->modes & RODA_ROOM_INVITE_ONLY && actor->rank < RODA_RANK_OPERATOR)
-        return RODA_E_RANK;
-    person = directory_person(directory_of(x), msg->subject, &conn);
-    roda_person_unref(person);
-    if (!person)
-        return RODA_E_NO_PERSON;
-    if (members_find(&home->members, conn)) {
-        *ret_text = "that person is in the room already";
-        return RODA_E_ALREADY;
-    }
-    return 0;
-}
-
-static uint32_t decide(struct roda_ctx *x, struct home *home, const struct home_member *actor,
-                       const struct roda_msg *msg, const char **ret_text)
-{
-    if (msg->from && (!actor || actor->leaving))
-        return RODA_E_NOT_MEMBER;
-    switch (msg->kind) {
-    case RODA_TOPIC:
-        return decide_topic(home, actor, msg);
-    case RODA_KICK:
-        return decide_kick(x, home, actor, msg, ret_text);
-    case RODA_MODE:
-        return mode_check(x, home, actor, msg, ret_text);
-    case RODA_INVITE:
-        return decide_invite(x, home, actor, msg, ret_text);
-    case RODA_PART:
-        return 0;
-    default: /* TEXT, NOTICE, TYPING */
-        if (actor && home->modes & RODA_ROOM_MODERATED && actor->rank < RODA_RANK_VOICE)
-            return RODA_E_MODERATED;
-        return 0;
-    }
-}
-
-static uint32_t decide_join(struct roda_ctx *x, const struct home *home, const struct roda_msg *msg,
-                            const char **ret_text)
-{
-    uint64_t max = (uint64_t)conf_of(x)->max_members;
-    struct roda_str key = home->key ? home->key->subject : RODA_STR("");
-
-    if (members_find(&home->members, msg->from)) {
-        *ret_text = "you are in that room already";
-        return RODA_E_ALREADY;
-    }
-    if (mode_banned(home, msg->sender))
-        return RODA_E_BANNED;
-    if (home->modes & RODA_ROOM_INVITE_ONLY && !invitation_of(home, msg->from))
-        return RODA_E_INVITE_ONLY;
-    if (home->key && (key.len != msg->subject.len || memcmp(key.ptr, msg->subject.ptr, key.len)))
-        return RODA_E_KEY;
-    if (max && home->members.n >= max) {
-        *ret_text = "the room is full";
-        return RODA_E_FULL;
-    }
-    return 0;
-}
-
-static void join_decided(struct roda_ctx *x, struct home *home, struct room *room)
-{
-    directory_joined(x, directory_of(x), room);
-    if (home)
-        home_sweep(x, home);
-}
-
-static void arrive_join(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
-{
-    struct room *room = directory_room_by_id(directory_of(x), room_id);
-    struct home *home = home_find(x, room_id);
-    const char *text = "";
-    uint32_t code;
-
-    if (!room) { /* cannot be: the join keeps it */
-        refuse(x, ev, RODA_E_NO_ROOM, text);
-        return;
-    }
-    if (!home)
-        home = home_new(x, room);
-    code = home ? decide_join(x, home, ev->msg, &text) : RODA_E_MEMORY;
-    if (code)
-        refuse(x, ev, code, text);
-    if (code || !home_publish(x, home, roda_msg_ref(ev->msg)))
-        join_decided(x, home, room);
-    room_unref(x, room);
-}
-
 /* Who is about to leave by this. */
-static struct home_member *leaver(struct roda_ctx *x, const struct home *home,
-                                  const struct roda_msg *msg, int when)
+struct home_member *home_leaver(struct roda_ctx *x, const struct home *home,
+                                const struct roda_msg *msg, int when)
 {
     if (msg->kind == RODA_PART)
         return members_find(&home->members, msg->from);
     return msg->kind == RODA_KICK ? mode_target(x, home, msg->subject, when) : NULL;
 }
 
-static void publish_decided(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+void home_join_decided(struct roda_ctx *x, struct home *home, struct room *room)
 {
-    const struct home_member *member = leaver(x, home, msg, TARGET_BEHIND_LANE);
-    roda_conn_id conn = member ? member->conn : 0;
-    struct home_member *still;
-
-    if (!home_publish(x, home, roda_msg_ref(msg)))
-        return;
-    still = members_find(&home->members, conn); /* the lane holds it */
-    if (still)
-        still->leaving = 1;
+    directory_joined(x, directory_of(x), room);
+    if (home)
+        home_sweep(x, home);
 }
 
-void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id)
-{
-    const struct home_member *actor;
-    struct home *home;
-    const char *text = "";
-    uint32_t code;
-
-    if (ev->msg->kind == RODA_JOIN) {
-        arrive_join(x, ev, room_id);
-        return;
-    }
-    home = home_find(x, room_id);
-    if (!home) {
-        refuse(x, ev, RODA_E_NO_ROOM, text);
-        return;
-    }
-    actor = members_find(&home->members, ev->msg->from);
-    code = decide(x, home, actor, ev->msg, &text);
-    if (code)
-        refuse(x, ev, code, text);
-    else
-        publish_decided(x, home, ev->msg);
-}
-
-/* ---- leaving the lane: what is carried out ---------------------------------------------- */
+/* ---- leaving the lane: what is carried out --------------------------------------------------- */
 
 static void lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code)
 {
@@ -451,7 +288,7 @@ static uint32_t rank_at_join(const struct roda_ctx *x, const struct home *home,
 static void leave_join(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
     uint32_t worker = RODA_CONN_WORKER(msg->from);
-    roda_conn_id *invitation = invitation_of(home, msg->from);
+    roda_conn_id *invitation = home_invitation(home, msg->from);
     struct local *local = NULL;
 
     if (members_find(&home->members, msg->from)) {
@@ -600,7 +437,7 @@ static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *ms
 
 static void not_stored(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
-    struct home_member *member = leaver(x, home, msg, TARGET_NOW);
+    struct home_member *member = home_leaver(x, home, msg, TARGET_NOW);
 
     if (member)
         member->leaving = 0;
@@ -619,7 +456,7 @@ static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
     else
         carry_out(x, home, msg);
     if (msg->kind == RODA_JOIN)
-        join_decided(x, home, home->room);
+        home_join_decided(x, home, home->room);
     else if (!home->members.n)
         home_sweep(x, home);
 }

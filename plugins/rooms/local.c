@@ -25,7 +25,7 @@
  * that one tells all haunted rooms; their homes know who is a member.
  */
 
-/* ---- coming and going of the room ------------------------------------------------------- */
+/* ---- coming and going of the room ------------------------------------------------------------ */
 
 static void local_free(struct roda_ctx *x, struct local *local)
 {
@@ -125,7 +125,7 @@ void local_stop(struct roda_ctx *x)
     state->locals = NULL;
 }
 
-/* ---- a connection's rooms --------------------------------------------------------------- */
+/* ---- a connection's rooms -------------------------------------------------------------------- */
 
 static int same(struct roda_str a, struct roda_str b)
 {
@@ -183,7 +183,7 @@ static struct membership *membership_of(struct rooms_conn *data, const struct lo
     return NULL;
 }
 
-/* ---- the array of connections ----------------------------------------------------------- */
+/* ---- the array of connections ---------------------------------------------------------------- */
 
 static int conns_add(struct roda_ctx *x, struct local *local, struct roda_conn *c,
                      uint32_t *ret_index)
@@ -295,7 +295,7 @@ void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id)
     free_if_unused(x, local);
 }
 
-/* ---- what the room's order brings ------------------------------------------------------- */
+/* ---- what the room's order brings ------------------------------------------------------------ */
 
 static void joined(struct roda_ctx *x, struct local *local, struct roda_msg *msg)
 {

@@ -64,7 +64,7 @@ uint32_t mode_bits(uint32_t modes, const struct roda_msg *msg)
     return change.on ? modes | bit_of(change.letter) : modes & ~bit_of(change.letter);
 }
 
-/* ---- masks ------------------------------------------------------------------------------ */
+/* ---- masks ----------------------------------------------------------------------------------- */
 
 /* Both folded. '?' is one character, not one byte. */
 static int matches(struct roda_str mask, struct roda_str text)
@@ -165,7 +165,7 @@ static int bans_reserve(struct roda_ctx *x, struct home *home)
     return 0;
 }
 
-/* ---- deciding --------------------------------------------------------------------------- */
+/* ---- deciding -------------------------------------------------------------------------------- */
 
 static int is_nick(const struct roda_person *person, const struct name *nick)
 {
@@ -270,7 +270,7 @@ uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_mem
                       ret_text);
 }
 
-/* ---- applying --------------------------------------------------------------------------- */
+/* ---- applying -------------------------------------------------------------------------------- */
 
 static void apply_rank(struct roda_ctx *x, struct home *home, const struct change *change,
                        struct roda_str nick)

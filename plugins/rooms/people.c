@@ -15,12 +15,12 @@
  *   QUIT        taken out of this worker's arrays at once -> event to all rooms -> nick free
  *   closed      the same, if there was no QUIT
  *
- * closed() must not fail, but telling the rooms needs memory. When there is none, the person's entry
- * in the directory is marked as stranded and its rooms as haunted (local.c), and they are told when
- * something else happens on this worker.
+ * closed() must not fail, but telling the rooms needs memory. When there is none, the person's
+ * entry in the directory is marked as stranded and its rooms as haunted (local.c), and they are
+ * told when something else happens on this worker.
  */
 
-/* ---- guests ----------------------------------------------------------------------------- */
+/* ---- guests ---------------------------------------------------------------------------------- */
 
 static struct roda_str str(const char *text)
 {
@@ -142,7 +142,7 @@ void people_ready(struct roda_ctx *x, struct roda_conn *c)
         enter_first_room(x, c);
 }
 
-/* ---- changes ---------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 static struct roda_person *changed(struct roda_ctx *x, const struct roda_person *person,
                                    uint32_t field, struct roda_str value)
@@ -294,7 +294,7 @@ void people_event_done(struct roda_ctx *x, struct person_event *event)
         event_done_for(x, event);
 }
 
-/* ---- gone ------------------------------------------------------------------------------- */
+/* ---- gone ------------------------------------------------------------------------------------ */
 
 static struct roda_str cut(struct roda_str text, size_t max)
 {

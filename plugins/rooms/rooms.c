@@ -10,7 +10,8 @@
  *   rooms.c      the descriptor, options, hooks; what a message asks, on its sender's worker
  *   directory.c  who and what is called how: the one thing that workers share
  *   ids.c        dense ids with generations
- *   home.c       a room at its home, where all is decided and ordered
+ *   arrive.c     what comes to a room's home: may it be?
+ *   home.c       a room at its home, where all is ordered and carried out
  *   members.c    who is in a room, at its home
  *   modes.c      what operators change there
  *   local.c      a room on a worker with members: whom to fan out to
@@ -30,7 +31,7 @@
 
 #define PARTITIONS 16u
 
-/* ---- what a message asks ---------------------------------------------------------------- */
+/* ---- what a message asks --------------------------------------------------------------------- */
 
 int ask_wait(const struct ask *ask)
 {
@@ -209,7 +210,7 @@ static void distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t desti
         local_distributed(x, msg, destination);
 }
 
-/* ---- life ------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int check(const void *conf, struct roda_conf_errors *errors)
 {

@@ -87,7 +87,7 @@ static inline uint32_t destination_members(uint64_t destination)
     return (uint32_t)(destination >> IDS_BITS & DESTINATION_MEMBERS_MAX);
 }
 
-/* ---- a connection ----------------------------------------------------------------------- */
+/* ---- a connection ---------------------------------------------------------------------------- */
 
 struct membership {
     struct local *local;
@@ -119,7 +119,7 @@ static inline struct rooms_conn *conn_of(struct roda_ctx *x, const struct roda_c
     return roda_conn_data(x, c);
 }
 
-/* ---- what one message asks (rooms.c) ---------------------------------------------------- */
+/* ---- what one message asks (rooms.c) --------------------------------------------------------- */
 
 struct ask {
     struct roda_ctx *x;
@@ -137,7 +137,7 @@ int ask_wait(const struct ask *ask);
 /* The name as its owner wrote it, in place of how the sender did. */
 void ask_show_name(const struct ask *ask, struct roda_str name);
 
-/* ---- local.c: a room on a worker that has members --------------------------------------- */
+/* ---- local.c: a room on a worker that has members -------------------------------------------- */
 
 struct local {
     struct roda_item item; /* carries it here, from the home that made it */
@@ -171,7 +171,7 @@ struct local *local_haunted(struct roda_ctx *x, uint32_t *index);
 /* Somebody of this worker has left, by the order of the room. */
 void local_left(struct roda_ctx *x, struct local *local, roda_conn_id id);
 
-/* ---- members.c: who is in a room, at its home ------------------------------------------- */
+/* ---- members.c: who is in a room, at its home ------------------------------------------------ */
 
 struct home_member {
     roda_conn_id conn;          /* 0: has left */
@@ -198,7 +198,7 @@ void members_remove(struct members *members, struct home_member *member);
 struct home_member *members_after(const struct members *members, uint64_t serial);
 void members_clear(struct roda_ctx *x, struct members *members);
 
-/* ---- home.c: a room at its home --------------------------------------------------------- */
+/* ---- home.c: a room at its home -------------------------------------------------------------- */
 
 struct home {
     struct room *room; /* a reference */
@@ -219,8 +219,14 @@ struct home {
 };
 
 struct home *home_find(const struct roda_ctx *x, uint64_t room_id); /* NULL: none here */
-void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id);
+struct home *home_new(struct roda_ctx *x, struct room *room);       /* NULL: memory is out */
 void home_stop(struct roda_ctx *x);
+roda_conn_id *home_invitation(const struct home *home, roda_conn_id conn); /* NULL: none */
+/* Who leaves by this PART or KICK; NULL: nobody, or it is another kind. */
+struct home_member *home_leaver(struct roda_ctx *x, const struct home *home,
+                                const struct roda_msg *msg, int when);
+/* A JOIN was carried out or refused; home: NULL: there is none. */
+void home_join_decided(struct roda_ctx *x, struct home *home, struct room *room);
 /* 1: msg is in the lane, or has left it; 0: a filter or the lack of memory took it. */
 int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg);
 int home_quiet(const struct roda_ctx *x, const struct home *home);
@@ -228,7 +234,11 @@ void home_remove(struct roda_ctx *x, struct home *home, struct home_member *memb
 void home_sweep(struct roda_ctx *x, struct home *home); /* gives it up soon, if it has no members */
 struct roda_workers workers_only(uint32_t worker);
 
-/* ---- modes.c: what operators change ----------------------------------------------------- */
+/* ---- arrive.c -------------------------------------------------------------------------------- */
+
+void home_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t room_id);
+
+/* ---- modes.c: what operators change ---------------------------------------------------------- */
 
 /* 0, or the code to refuse with; *ret_text then says why. actor: NULL: the broker. */
 uint32_t mode_check(struct roda_ctx *x, struct home *home, const struct home_member *actor,
@@ -242,7 +252,7 @@ enum { TARGET_NOW, TARGET_BEHIND_LANE };
 struct home_member *mode_target(struct roda_ctx *x, const struct home *home, struct roda_str nick,
                                 int when);
 
-/* ---- event.c: what happens to a person in all its rooms --------------------------------- */
+/* ---- event.c: what happens to a person in all its rooms -------------------------------------- */
 
 struct person_step { /* in one room; goes to its home and comes back */
     struct roda_item item;
@@ -287,7 +297,7 @@ void event_distributed(struct roda_ctx *x, struct local *local, struct roda_msg 
                        uint64_t destination);
 void event_stop(struct roda_ctx *x);
 
-/* ---- people.c --------------------------------------------------------------------------- */
+/* ---- people.c -------------------------------------------------------------------------------- */
 
 void people_ready(struct roda_ctx *x, struct roda_conn *c);
 void people_closed(struct roda_ctx *x, struct roda_conn *c, const char *reason, int shutdown);
@@ -297,14 +307,14 @@ int people_away(const struct ask *ask);
 int people_quit(const struct ask *ask);
 void people_event_done(struct roda_ctx *x, struct person_event *event); /* all rooms know */
 
-/* ---- direct.c: private messages --------------------------------------------------------- */
+/* ---- direct.c: private messages -------------------------------------------------------------- */
 
 int direct_handle(const struct ask *ask);
 void direct_arrive(struct roda_ctx *x, struct roda_event *ev, uint64_t destination);
 void direct_distributed(struct roda_ctx *x, struct roda_msg *msg, uint64_t destination);
 void direct_stop(struct roda_ctx *x);
 
-/* ---- service.c -------------------------------------------------------------------------- */
+/* ---- service.c ------------------------------------------------------------------------------- */
 
 extern const struct roda_rooms rooms_service;
 

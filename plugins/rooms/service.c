@@ -58,7 +58,7 @@ static uint32_t piece(uint32_t max)
     return max && max < PIECE_MAX ? max : PIECE_MAX;
 }
 
-/* ---- the members of a room -------------------------------------------------------------- */
+/* ---- the members of a room ------------------------------------------------------------------- */
 
 struct members_query {
     struct roda_item item;
@@ -149,7 +149,7 @@ static int members(struct roda_ctx *x, struct roda_str name, uint64_t after, uin
     return 0;
 }
 
-/* ---- all rooms -------------------------------------------------------------------------- */
+/* ---- all rooms ------------------------------------------------------------------------------- */
 
 struct listed {
     struct room *room;      /* a reference */

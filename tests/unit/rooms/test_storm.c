@@ -409,7 +409,7 @@ static void whatever_people_do(void **state)
         run((unsigned)strtoul(one, NULL, 10));
         return;
     }
-    for (unsigned seed = 1; seed <= 150; seed++)
+    for (unsigned seed = 1; seed <= 300; seed++)
         run(seed);
 }
 
