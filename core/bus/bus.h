@@ -261,7 +261,7 @@ enum {
     MESSAGE_ROUTED = 1,   /* under way: its sender gets a receipt */
     MESSAGE_ANSWERED = 2, /* at the home: distributed or refused */
     MESSAGE_FAILED = 4,   /* no memory to distribute it: its sender is told with the receipt */
-    MESSAGE_NUMBERED = 8, /* it has its number, if its kind has one */
+    MESSAGE_SHOWN = 8,    /* distributed: members know its number */
 };
 static inline struct message *message_of(const struct roda_msg *msg)
 {

@@ -99,7 +99,7 @@ static bool leave(struct roda_lane *lane, struct roda_msg *msg, int result)
     lane->fn(&lane->owner->public, lane->arg, msg, result);
     bus_leave(bus);
     lane->leaving = false;
-    if (msg->number && result >= 0 && !(message->flags & MESSAGE_FAILED))
+    if (msg->number && message->flags & MESSAGE_SHOWN)
         lane->shown = msg->number;
     BUS_COUNT(bus, messages_published);
     if (!(message->flags & (MESSAGE_ANSWERED | MESSAGE_FAILED)))
@@ -349,8 +349,8 @@ static struct delivery *delivery_new(struct bus *bus, struct roda_msg *msg, stru
     return d;
 }
 
-void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
-                     uint64_t destination)
+int roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
+                    uint64_t destination)
 {
     struct bus *bus = context_of(x)->bus;
     struct message *message = message_of(msg);
@@ -360,7 +360,7 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
     uint32_t from = asked ? RODA_CONN_WORKER(msg->from) : UINT32_MAX, n = 0;
 
     if (message->flags & (MESSAGE_ANSWERED | MESSAGE_FAILED))
-        return;
+        return -EALREADY;
     /* All of it or nothing: memory first. */
     for (uint32_t w = 0; w < bus->n_workers; w++) {
         bool member = RODA_WORKERS_HAS(workers, w);
@@ -371,7 +371,7 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
             while (n)
                 slab_heap_put(&bus->heap, &bus->batch, deliveries[--n]);
             message->flags |= MESSAGE_FAILED;
-            return;
+            return -ENOMEM;
         }
         d->item.instance = w; /* until it is posted */
         d->destination = destination;
@@ -379,12 +379,13 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
         d->answer = w == from;
         deliveries[n++] = d;
     }
-    message->flags |= MESSAGE_ANSWERED;
+    message->flags |= MESSAGE_ANSWERED | MESSAGE_SHOWN;
     for (uint32_t i = 0; i < n; i++) {
         deliveries[i]->msg = roda_msg_ref(msg);
         bus_post(bus, deliveries[i]->item.instance, context_of(x)->instance, &deliveries[i]->item,
                  false);
     }
+    return 0;
 }
 
 void lane_answer(struct bus *bus, struct roda_msg *msg, uint32_t instance, uint32_t code,

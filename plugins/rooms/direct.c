@@ -78,7 +78,7 @@ static void pair_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
         return;
     }
     roda_count(x, ROOMS_DIRECT, 1);
-    roda_distribute(x, msg, &workers, destination_conn(target));
+    (void)roda_distribute(x, msg, &workers, destination_conn(target));
 }
 
 static struct pair **chain_of(const struct rooms_state *state, uint64_t key)

@@ -301,7 +301,7 @@ void event_leave_lane(struct roda_ctx *x, struct home *home, struct roda_msg *ms
     if (event->n_steps > 1)
         destination |= DESTINATION_TRACKED;
     if (member)
-        roda_distribute(x, msg, &workers, destination);
+        (void)roda_distribute(x, msg, &workers, destination);
     step_done(x, step);
 }
 

@@ -241,25 +241,24 @@ static void lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code)
     roda_lane_refuse(x, msg, code, RODA_STR(""));
 }
 
-static void distribute(struct roda_ctx *x, struct home *home, struct roda_msg *msg,
-                       uint32_t leaving)
+/* Negative: memory is out, and nobody was told but the sender: then nothing may change here. */
+static int distribute(struct roda_ctx *x, struct home *home, struct roda_msg *msg, uint32_t leaving)
 {
-    roda_distribute(x, msg, &home->workers,
-                    destination_room(home->room, home->members.n - leaving));
+    return roda_distribute(x, msg, &home->workers,
+                           destination_room(home->room, home->members.n - leaving));
 }
 
 /* To all workers with members; in a large room only to the one that must carry it out. */
-static void distribute_presence(struct roda_ctx *x, struct home *home, struct roda_msg *msg,
-                                uint32_t leaving)
+static int distribute_presence(struct roda_ctx *x, struct home *home, struct roda_msg *msg,
+                               uint32_t leaving)
 {
     struct roda_workers own = workers_only(RODA_CONN_WORKER(msg->from));
 
     if (home_quiet(x, home))
-        roda_distribute(x, msg, &own,
-                        destination_room(home->room, home->members.n - leaving) |
-                            DESTINATION_QUIET);
-    else
-        distribute(x, home, msg, leaving);
+        return roda_distribute(x, msg, &own,
+                               destination_room(home->room, home->members.n - leaving) |
+                                   DESTINATION_QUIET);
+    return distribute(x, home, msg, leaving);
 }
 
 static struct local *copy_of(struct roda_ctx *x, const struct home *home,
@@ -308,11 +307,12 @@ static void leave_join(struct roda_ctx *x, struct home *home, struct roda_msg *m
         lane_refuse(x, msg, RODA_E_MEMORY);
         return;
     }
-    if (invitation)
-        *invitation = 0;
     if (local)
         local_post(x, local, worker);
-    distribute_presence(x, home, msg, 0);
+    if (distribute_presence(x, home, msg, 0))
+        home_remove(x, home, members_find(&home->members, msg->from));
+    else if (invitation)
+        *invitation = 0;
 }
 
 static void leave_part(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -323,8 +323,8 @@ static void leave_part(struct roda_ctx *x, struct home *home, struct roda_msg *m
         lane_refuse(x, msg, RODA_E_NOT_MEMBER);
         return;
     }
-    distribute_presence(x, home, msg, 1);
-    home_remove(x, home, member);
+    if (!distribute_presence(x, home, msg, 1))
+        home_remove(x, home, member);
 }
 
 struct removal { /* behind a KICK: takes the one who was put out from his worker's copy */
@@ -352,9 +352,10 @@ static void leave_kick(struct roda_ctx *x, struct home *home, struct roda_msg *m
         lane_refuse(x, msg, RODA_E_MEMORY);
         return;
     }
-    distribute(x, home, msg, target != NULL);
-    if (!target)
-        return; /* has left since it was decided */
+    if (distribute(x, home, msg, target != NULL) || !target) {
+        roda_free(x, removal); /* NULL if the target has left since it was decided */
+        return;
+    }
     removal->item.run = removal_run;
     removal->room_id = home->room->id;
     removal->conn = target->conn;
@@ -364,9 +365,10 @@ static void leave_kick(struct roda_ctx *x, struct home *home, struct roda_msg *m
 
 static void leave_topic(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
+    if (distribute(x, home, msg, 0))
+        return;
     roda_msg_unref(home->topic);
     home->topic = msg->text.len ? roda_msg_ref(msg) : NULL;
-    distribute(x, home, msg, 0);
 }
 
 static void leave_mode(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -376,7 +378,7 @@ static void leave_mode(struct roda_ctx *x, struct home *home, struct roda_msg *m
     if (code)
         lane_refuse(x, msg, code);
     else
-        distribute(x, home, msg, 0);
+        (void)distribute(x, home, msg, 0); /* out of memory: shown with the next copy of the room */
 }
 
 static void leave_invite(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -391,7 +393,7 @@ static void leave_invite(struct roda_ctx *x, struct home *home, struct roda_msg 
         return;
     }
     workers = workers_only(RODA_CONN_WORKER(conn));
-    roda_distribute(x, msg, &workers, destination_conn(conn));
+    (void)roda_distribute(x, msg, &workers, destination_conn(conn));
 }
 
 static void leave_typing(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -399,9 +401,9 @@ static void leave_typing(struct roda_ctx *x, struct home *home, struct roda_msg 
     struct roda_workers nobody = {.bits = {0}};
 
     if (home_quiet(x, home))
-        roda_distribute(x, msg, &nobody, home->room->id);
+        (void)roda_distribute(x, msg, &nobody, home->room->id);
     else
-        distribute(x, home, msg, 0);
+        (void)distribute(x, home, msg, 0);
 }
 
 static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
@@ -430,7 +432,7 @@ static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *ms
         return;
     default: /* TEXT, NOTICE */
         roda_count(x, ROOMS_MESSAGES, 1);
-        distribute(x, home, msg, 0);
+        (void)distribute(x, home, msg, 0);
         return;
     }
 }

@@ -530,8 +530,8 @@ static void check_lane_event(struct testhost *h, const struct roda_msg *msg, con
         complain(h, "%s() is for the lane's function and its message", function);
 }
 
-void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
-                     uint64_t destination)
+int roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
+                    uint64_t destination)
 {
     struct testhost *h = host_of(x);
     struct worker *w = worker_of(x);
@@ -551,6 +551,7 @@ void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda
     }
     if (m->owed)
         parcel_receipt(w, m);
+    return 0;
 }
 
 void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code, struct roda_str text)

@@ -359,9 +359,10 @@ struct roda_workers { /* a set of workers */
 #define RODA_WORKERS_HAS(set, w) (((set)->bits[(w) >> 6] >> ((w)&63)) & 1)
 /* In a lane's function: one item to each worker of the set, where distributed() of this plugin
  * runs, in the order of the calls; and the answer to the sender's worker, whether it is in the
- * set or not. Takes a reference of its own. */
-void roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
-                     uint64_t destination);
+ * set or not. Takes a reference of its own. -ENOMEM: nobody is told but the sender, whose answer
+ * is RODA_E_MEMORY; -EALREADY: it was distributed or refused already. */
+int roda_distribute(struct roda_ctx *x, struct roda_msg *msg, const struct roda_workers *workers,
+                    uint64_t destination);
 /* In a lane's function, instead of roda_distribute(): the sender is told, nobody else. */
 void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code,
                       struct roda_str text);
@@ -369,7 +370,8 @@ void roda_lane_refuse(struct roda_ctx *x, struct roda_msg *msg, uint32_t code,
 /* ---- connections ------------------------------------------------------------------------ */
 
 roda_conn_id roda_conn_getid(const struct roda_conn *c);
-struct roda_conn *roda_conn_find(struct roda_ctx *x, roda_conn_id id); /* NULL: gone, elsewhere */
+/* NULL: elsewhere, or gone (also between its end and closed()). */
+struct roda_conn *roda_conn_find(struct roda_ctx *x, roda_conn_id id);
 /* conn_size bytes of this plugin, zeroed at accept; never NULL if conn_size > 0 and the plugin
  * serves this connection's listener (every plugin does that has filters, reports or the
  * protocol). Must hold no pointer into itself. */
