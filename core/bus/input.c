@@ -227,7 +227,7 @@ void roda_submit(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
         if (hold(bus, c, msg, 0, WHY_BEHIND))
             return;
     } else {
-        if (process(bus, &event, &index, &why)) {
+        if (process(bus, &event, &index, &why) || !c) {
             roda_msg_unref(event.public.msg);
             return;
         }

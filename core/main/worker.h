@@ -42,7 +42,7 @@ void worker_deinit(struct worker *w);
 int worker_enable(struct worker *w, char *problem, size_t size);
 /* One turn. may_wait: sleep if there is nothing to do. False: the worker has ended. */
 bool worker_turn(struct worker *w, bool may_wait);
-void *worker_main(void *worker); /* the thread */
+void *worker_main(void *arg); /* the thread; arg: struct worker */
 /* net->hand_over: spreads UNIX connections over the workers. */
 bool worker_hand_over(void *bus, struct listener *l, int fd);
 

@@ -134,10 +134,10 @@ void connection_linger(struct roda_conn *c);
 /* If politeness is over (nothing queued), goes on to the next state. */
 void connection_step(struct roda_conn *c);
 
-/* Completions. */
-void connection_on_recv(void *net, const struct ring_completion *done);
-void connection_on_send(void *net, const struct ring_completion *done);
-void connection_on_cancel(void *net, const struct ring_completion *done);
+/* Completions; owner: struct net. */
+void connection_on_recv(void *owner, const struct ring_completion *done);
+void connection_on_send(void *owner, const struct ring_completion *done);
+void connection_on_cancel(void *owner, const struct ring_completion *done);
 void connection_arm_recv(struct roda_conn *c);
 
 void connection_peer(const struct roda_conn *c, union address *ret, socklen_t *ret_len);

@@ -19,8 +19,8 @@ bool datagram_flush(struct roda_conn *c);
 /* The connection is gone: forgets its address. */
 void datagram_session_end(struct roda_conn *c);
 
-void datagram_on_recv(void *net, const struct ring_completion *done);
-void datagram_on_send(void *net, const struct ring_completion *done);
+void datagram_on_recv(void *owner, const struct ring_completion *done);
+void datagram_on_send(void *owner, const struct ring_completion *done);
 
 /* Stateless proof of an address, keys shared by all workers; see roda_cookie(). */
 void datagram_cookie(struct net *net, const struct roda_peer *peer, uint64_t ret[2]);

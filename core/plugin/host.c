@@ -382,7 +382,7 @@ void host_stop(struct host *host, struct bus *bus)
 
 static void plugin_fini(struct host_plugin *p)
 {
-    if (!p->initialised)
+    if (!p->initialised || !p->contexts)
         return;
     struct context main_context = p->contexts[0];
     main_context.public.state = NULL;

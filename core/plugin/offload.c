@@ -17,7 +17,7 @@ struct offload {
     void *arg;
 };
 
-static void work(struct system_job *job)
+static void run_work(struct system_job *job)
 {
     struct offload *offload =
         container_of(container_of(job, struct ring_job, job), struct offload, job);
@@ -25,7 +25,7 @@ static void work(struct system_job *job)
     offload->work(offload->arg);
 }
 
-static void done(struct ring_job *job)
+static void run_done(struct ring_job *job)
 {
     struct offload *offload = container_of(job, struct offload, job);
     struct context *context = offload->context;
@@ -37,7 +37,7 @@ static void done(struct ring_job *job)
     memory_free(offload);
 }
 
-int roda_offload(struct roda_ctx *x, void (*fn)(void *arg), roda_done_fn *done_fn, void *arg)
+int roda_offload(struct roda_ctx *x, void (*work)(void *arg), roda_done_fn *done, void *arg)
 {
     struct context *context = context_of(x);
     struct offload *offload;
@@ -49,11 +49,11 @@ int roda_offload(struct roda_ctx *x, void (*fn)(void *arg), roda_done_fn *done_f
     if (!offload)
         return -ENOMEM;
     offload->context = context;
-    offload->work = fn;
-    offload->done = done_fn;
+    offload->work = work;
+    offload->done = done;
     offload->arg = arg;
-    offload->job.job.work = work;
-    offload->job.done = done;
+    offload->job.job.work = run_work;
+    offload->job.done = run_done;
     r = ring_job(context->bus->ring, &offload->job);
     if (r) {
         memory_free(offload);

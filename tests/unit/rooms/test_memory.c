@@ -10,8 +10,8 @@ enum { WORKERS = 3 };
 static void scene(struct testhost *h, struct testhost_conn *people[3])
 {
     static const char *const lines[] = {
-        "JOIN|ops||\nJOIN|dev||\nTEXT|ops||hi\nTOPIC|ops||plantao\nMODE|ops|key|+k\n"
-        "MODE|ops||-k\nMODE|ops|x*|+b\nINVITE|dev|guest|\n",
+        ("JOIN|ops||\nJOIN|dev||\nTEXT|ops||hi\nTOPIC|ops||plantao\nMODE|ops|key|+k\n"
+         "MODE|ops||-k\nMODE|ops|x*|+b\nINVITE|dev|guest|\n"),
         "JOIN|ops||\nJOIN|dev||\nTEXT+d|ana||psst\nNICK|||bea\nAWAY|||lunch\nTEXT|dev||hi\n",
         "JOIN|ops||\nTEXT|lobby||oi\nPART|ops||bye\nJOIN|ops||\nTEXT+d|eva||self\n",
         "KICK|ops|eva|out\nMODE|ops|bea|+o\nNICK|||anna\n",

@@ -25,7 +25,7 @@ struct client {
     int member[ROOMS], known[ROOMS];
     uint64_t last[ROOMS]; /* number, if known */
     uint32_t n_lines;
-    signed char room_of[TOKENS]; /* of what was sent */
+    int8_t room_of[TOKENS]; /* of what was sent */
     unsigned char self[TOKENS];  /* it was a KICK of oneself */
     unsigned char retired[NAMES];
 };
@@ -63,7 +63,7 @@ static void say(struct client *c, int room, const char *fmt, ...)
     va_end(args);
     c->n_lines++;
     assert_true(c->n_lines < TOKENS);
-    c->room_of[c->n_lines] = (signed char)room;
+    c->room_of[c->n_lines] = (int8_t)room;
     chat_say(c->conn, line);
 }
 
