@@ -49,8 +49,7 @@ static int parse(const struct roda_msg *msg, struct change *ret_change)
 
     if (text.len != 2 || (text.ptr[0] != '+' && text.ptr[0] != '-'))
         return -EINVAL;
-    if (!bit_of(text.ptr[1]) && text.ptr[1] != 'o' && text.ptr[1] != 'v' &&
-        text.ptr[1] != 'b')
+    if (!bit_of(text.ptr[1]) && text.ptr[1] != 'o' && text.ptr[1] != 'v' && text.ptr[1] != 'b')
         return -EINVAL;
     *ret_change = (struct change){.on = text.ptr[0] == '+', .letter = text.ptr[1]};
     return 0;

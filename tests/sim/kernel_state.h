@@ -147,8 +147,8 @@ struct request {
 
 /* what woke a request */
 enum {
-       WAKE_IN = 1,
-       WAKE_OUT = 2,
+    WAKE_IN = 1,
+    WAKE_OUT = 2,
 };
 
 void rings_init(struct sim_kernel *k); /* fills in the functions of k->system */

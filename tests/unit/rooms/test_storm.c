@@ -25,8 +25,8 @@ struct client {
     int member[ROOMS], known[ROOMS];
     uint64_t last[ROOMS]; /* number, if known */
     uint32_t n_lines;
-    int8_t room_of[TOKENS]; /* of what was sent */
-    unsigned char self[TOKENS];  /* it was a KICK of oneself */
+    int8_t room_of[TOKENS];     /* of what was sent */
+    unsigned char self[TOKENS]; /* it was a KICK of oneself */
     unsigned char retired[NAMES];
 };
 
