@@ -179,6 +179,7 @@ struct bus {
     uint32_t appended; /* deliveries of this turn, bounds the drain */
 
     bool stopping;           /* no input any more: under way drains */
+    bool cancelling;         /* items are run with -ECANCELED: plugins stop */
     bool reporting_shutdown; /* closed() reports are not published as leaves */
 
     const struct roda_msg *arriving;       /* in arrive(): not published nor refused yet */
@@ -219,8 +220,13 @@ bool mailbox_idle(const struct bus *bus); /* nothing to drain or push */
 void answers_give(struct bus *bus);
 /* Lets waiting connections go on that may. */
 void inputs_go_on(struct bus *bus);
-/* Cancels what waits in the mailbox and outboxes: at shutdown, when no worker runs. */
+bool inputs_may_go_on(const struct bus *bus); /* some may: there has to be another turn */
+/* Whether the worker may sleep. Looks at everything that others change before they wake it. */
+bool mailbox_quiet(struct bus *bus);
+/* Cancels what waits in the mailbox and outboxes, and whatever is still to come: at shutdown. */
 void mailbox_cancel(struct bus *bus);
+/* At shutdown: reports the connections that are gone and still wait for receipts. */
+void inputs_abandon(struct bus *bus);
 
 /* blame.c: begins and ends a call into a plugin. */
 uint64_t bus_clock_ns(const struct bus *bus);
@@ -320,9 +326,10 @@ struct event { /* what struct roda_event is the first part of */
     struct roda_event public;
     struct bus *bus;
     struct decision decision;
-    bool home;    /* in arrive(): a refusal travels */
-    bool settled; /* routed, refused or answered */
-    bool window;  /* roda_route() said RODA_LATER because of the window to that worker */
+    bool home;        /* in arrive(): a refusal travels */
+    bool settled;     /* routed, refused or answered */
+    bool window;      /* roda_route() said RODA_LATER because of the window to that worker */
+    bool replaceable; /* in a submit filter */
 };
 void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event);
 /* From hook *index on: the first that does not pass decides; *index says which. */

@@ -12,7 +12,8 @@
  *
  * A connection points to the encoding of its full variant. Only some bits of a variant matter to
  * a kind of message (the protocol's masks), so several encodings may stand for the same bytes:
- * then one of them encodes and the others borrow its result.
+ * then one of them encodes and the others borrow its result. An encoding that is only borrowed from
+ * has no users; it goes with the next one that loses its last user.
  *
  * At most 16 encodings own a chunk; the rest share one. Otherwise clients with many odd variants
  * would pin a chunk each.
@@ -27,13 +28,14 @@ struct encoding {
     const struct roda_protocol *protocol;
     struct context *context; /* of the protocol */
     uint32_t variant;
-    uint32_t users;
+    uint32_t users;      /* connections */
     struct chunk *chunk; /* its own, if it owns one */
     bool owns;
     /* The current message's bytes, if serial is the bus's. */
     uint64_t serial;
     struct chunk *at;
     uint32_t offset, length;
+    bool failed; /* no memory: whoever should get it is closed, since nothing is lost in silence */
 };
 
 static struct encoding *find(struct bus *bus, const struct roda_protocol *protocol,
@@ -60,15 +62,26 @@ static struct encoding *find(struct bus *bus, const struct roda_protocol *protoc
     return e;
 }
 
+static void sweep(struct bus *bus)
+{
+    for (struct list *node = bus->encodings.next, *next; node != &bus->encodings; node = next) {
+        struct encoding *e = container_of(node, struct encoding, link);
+        next = node->next;
+        if (e->users)
+            continue;
+        if (e->owns)
+            bus->chunks_owned--;
+        chunk_unref(&bus->net->chunks, e->chunk);
+        list_remove(&e->link);
+        memory_free(e);
+    }
+    bus->encode_serial++; /* what was borrowed may be gone */
+}
+
 static void release(struct bus *bus, struct encoding *e)
 {
-    if (--e->users)
-        return;
-    if (e->owns)
-        bus->chunks_owned--;
-    chunk_unref(&bus->net->chunks, e->chunk);
-    list_remove(&e->link);
-    memory_free(e);
+    if (!--e->users)
+        sweep(bus);
 }
 
 static int attach(struct bus *bus, struct roda_conn *c, uint32_t variant)
@@ -107,11 +120,9 @@ void fanout_end_turn(struct bus *bus)
 void fanout_deinit(struct bus *bus)
 {
     fanout_end_turn(bus);
-    for (struct list *node; bus->encodings.next && (node = list_first(&bus->encodings));) {
-        struct encoding *e = container_of(node, struct encoding, link);
-        e->users = 1;
-        release(bus, e);
-    }
+    for (struct list *node = bus->encodings.next; node != &bus->encodings; node = node->next)
+        container_of(node, struct encoding, link)->users = 0;
+    sweep(bus);
     chunk_unref(&bus->net->chunks, bus->shared_chunk);
     bus->shared_chunk = NULL;
 }
@@ -140,16 +151,24 @@ static void encode(struct bus *bus, struct encoding *e, const struct roda_msg *m
         (*chunk)->used = 0; /* no reader is behind: use the warm start again */
         (*chunk)->n_units = 0;
     }
-    if (!e->owns && !*chunk && (*chunk = chunk_get(&bus->net->chunks, 1)))
+    e->serial = bus->encode_serial;
+    e->length = 0;
+    e->failed = false;
+    if (!e->owns && !*chunk) {
+        *chunk = chunk_get(&bus->net->chunks, 1);
+        if (!*chunk) {
+            e->failed = true;
+            return;
+        }
         (*chunk)->counts_units = true; /* streams and datagrams share it */
+    }
     out_begin(&out, bus->net, chunk, datagram, e->protocol->framing);
     bus_enter(bus, e->context->name, "encode");
     e->protocol->encode(&e->context->public, msg, e->variant & VARIANT_PLUGIN, &out);
     bus_leave(bus);
     BUS_COUNT(bus, encodes);
-    e->length = 0;
     (void)out_end(&out, &e->at, &e->offset, &e->length);
-    e->serial = bus->encode_serial;
+    e->failed = out.failed;
 }
 
 static void resolve(struct bus *bus, struct encoding *e, const struct roda_msg *msg)
@@ -163,8 +182,6 @@ static void resolve(struct bus *bus, struct encoding *e, const struct roda_msg *
         same = find(bus, e->protocol, e->context->instance, variant);
         if (!same)
             same = e;
-        else if (!same->users)
-            same->users = 1; /* kept: the next message of this kind needs it, too */
     }
     if (same->serial != bus->encode_serial)
         encode(bus, same, msg);
@@ -172,6 +189,7 @@ static void resolve(struct bus *bus, struct encoding *e, const struct roda_msg *
         e->at = same->at;
         e->offset = same->offset;
         e->length = same->length;
+        e->failed = same->failed;
         e->serial = same->serial;
     }
 }
@@ -194,17 +212,30 @@ static bool deliver_passes(struct bus *bus, struct roda_conn *c, struct roda_msg
     return event.decision.verdict == RODA_PASS;
 }
 
+/* Not for c, or nothing to send. */
+static bool undelivered(struct roda_conn *c, const struct encoding *e)
+{
+    if (e->failed) {
+        c->flags |= CONN_FAILED;
+        queue_mark_over(c);
+    }
+    return false;
+}
+
 static inline bool deliver(struct bus *bus, struct roda_conn *c, struct roda_msg *msg)
 {
-    struct encoding *e = c->encoding;
+    struct encoding *e;
 
-    if (c->flags & (CONN_NO_DELIVERY | CONN_ASKS_DELIVER))
+    if (c->flags & (CONN_NO_DELIVERY | CONN_ASKS_DELIVER)) {
         if (c->flags & CONN_NO_DELIVERY || !deliver_passes(bus, c, msg))
             return false;
+        begin(bus, msg); /* a filter may have sent something else */
+    }
+    e = c->encoding;
     if (e->serial != bus->encode_serial)
         resolve(bus, e, msg);
     if (!e->length)
-        return false;
+        return undelivered(c, e);
     queue_append(c, e->at, e->offset, e->length);
     return true;
 }

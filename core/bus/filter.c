@@ -45,20 +45,30 @@ roda_verdict roda_defer(struct roda_event *ev, uint64_t *ret_ticket)
 
 roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
 {
-    if (msg) {
+    if (!event_of(ev)->replaceable) {
+        roda_msg_unref(msg);
+    } else if (msg) {
+        msg->from = ev->msg->from; /* whoever made it, it is this sender's */
+        msg->token = ev->msg->token;
         roda_msg_unref(ev->msg);
         ev->msg = msg;
+        ev->bytes = msg->text.len;
     }
     return RODA_PASS;
 }
 
 void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event)
 {
+    struct decision *decision = &event->decision;
+
+    decision->code = 0;
+    decision->text[0] = '\0';
+    decision->delay_ms = decision->ticket = 0;
     bus_enter(bus, hook->context->name, stage);
-    event->decision.verdict = hook->filter(&hook->context->public, &event->public);
+    decision->verdict = hook->filter(&hook->context->public, &event->public);
     bus_leave(bus);
-    if (event->decision.verdict > RODA_DEFER)
-        event->decision.verdict = RODA_PASS; /* not a verdict: as if it did not care */
+    if (decision->verdict == RODA_REJECT && !decision->code)
+        decision->code = RODA_E_DROPPED; /* without roda_reject(); RODA_OK is no reason */
 }
 
 static const char *const stage_names[STAGES] = {
@@ -68,16 +78,28 @@ static const char *const stage_names[STAGES] = {
     [STAGE_CHARGED] = "charged",
 };
 
+#define CAN(verdict) (1u << (verdict))
+/* What else a filter says counts as passed, for that filter alone: no mistake of one may switch off
+ * those behind it. Where a message would be shown, all but PASS hides it. */
+static const uint32_t can[STAGES] = {
+    [STAGE_ACCEPT] = CAN(RODA_DROP) | CAN(RODA_REJECT) | CAN(RODA_DELAY),
+    [STAGE_INPUT] = CAN(RODA_DROP) | CAN(RODA_REJECT) | CAN(RODA_DELAY),
+    [STAGE_SUBMIT] = CAN(RODA_DROP) | CAN(RODA_REJECT) | CAN(RODA_DELAY) | CAN(RODA_DEFER),
+    [STAGE_ADMIT] = CAN(RODA_DROP) | CAN(RODA_REJECT),
+    [STAGE_DELIVER] = CAN(RODA_DROP) | CAN(RODA_REJECT) | CAN(RODA_DELAY) | CAN(RODA_DEFER),
+};
+
 void filters_run(struct bus *bus, enum stage stage, uint32_t *index, struct event *event)
 {
     const struct hooks *hooks = &bus->stages[stage];
+    struct decision *decision = &event->decision;
 
-    event->decision.verdict = RODA_PASS;
     for (; *index < hooks->n; ++*index) {
         filter_run(bus, &hooks->hooks[*index], stage_names[stage], event);
-        if (event->decision.verdict != RODA_PASS)
+        if (decision->verdict <= RODA_DEFER && can[stage] & CAN(decision->verdict))
             return;
     }
+    decision->verdict = RODA_PASS;
 }
 
 void roda_charge(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
@@ -86,6 +108,8 @@ void roda_charge(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
 
     for (uint32_t i = 0; i < bus->stages[STAGE_CHARGED].n; i++) {
         const struct hook *hook = &bus->stages[STAGE_CHARGED].hooks[i];
+        bus_enter(bus, hook->context->name, stage_names[STAGE_CHARGED]);
         hook->charged(&hook->context->public, c, cost);
+        bus_leave(bus);
     }
 }

@@ -50,8 +50,9 @@ struct waiting {
     struct list link; /* in bus->go_on or bus->window_waits */
     struct list ticket_link;
     uint64_t ticket;
-    struct wheel_timer timer;
+    struct wheel_timer timer; /* of the head */
     /* An accept or input filter that delays. */
+    struct wheel_timer filter_timer;
     enum stage stage;
     uint32_t index;
     uint64_t since_ms;
@@ -60,6 +61,7 @@ struct waiting {
 };
 
 static void on_timer(struct wheel_timer *timer);
+static void on_filter_timer(struct wheel_timer *timer);
 
 static struct waiting *waiting_of(struct roda_conn *c)
 {
@@ -85,6 +87,7 @@ static void waiting_free(struct bus *bus, struct roda_conn *c)
     if (!w)
         return;
     wheel_disarm(bus->wheel, &w->timer);
+    wheel_disarm(bus->wheel, &w->filter_timer);
     list_remove(&w->link);
     list_remove(&w->ticket_link);
     for (struct held *held; (held = w->oldest);) {
@@ -94,6 +97,14 @@ static void waiting_free(struct bus *bus, struct roda_conn *c)
     }
     memory_free(w);
     c->waiting = NULL;
+}
+
+/* When to ask again: after the filter's delay, but not after since_ms + max_delay. */
+static uint64_t due_ms(const struct waiting *w, uint64_t since_ms, uint64_t delay_ms)
+{
+    uint64_t at_ms = since_ms + w->conn->settings->max_delay_ms, now_ms = w->bus->now_ms;
+
+    return now_ms < at_ms && delay_ms < at_ms - now_ms ? now_ms + delay_ms : at_ms;
 }
 
 static void go_on_soon(struct waiting *w)
@@ -120,7 +131,9 @@ static bool process(struct bus *bus, struct event *event, uint32_t *index, enum 
     int r;
 
     for (;;) {
+        event->replaceable = true;
         filters_run(bus, STAGE_SUBMIT, index, event);
+        event->replaceable = false;
         if (event->public.conn ||
             (decision->verdict != RODA_DELAY && decision->verdict != RODA_DEFER))
             break;
@@ -162,20 +175,17 @@ static bool process(struct bus *bus, struct event *event, uint32_t *index, enum 
 static void wait_for(struct waiting *w, struct held *held, const struct decision *decision)
 {
     struct bus *bus = w->bus;
-    uint64_t at_ms = held->since_ms + w->conn->settings->max_delay_ms;
 
     list_remove(&w->link);
     switch (held->why) {
     case WHY_DELAY:
-        if (bus->now_ms + decision->delay_ms < at_ms)
-            at_ms = bus->now_ms + decision->delay_ms;
-        wheel_arm(bus->wheel, &w->timer, at_ms, on_timer);
+        wheel_arm(bus->wheel, &w->timer, due_ms(w, held->since_ms, decision->delay_ms), on_timer);
         break;
     case WHY_DEFER:
         w->ticket = decision->ticket;
         list_remove(&w->ticket_link);
         list_append(&bus->tickets, &w->ticket_link);
-        wheel_arm(bus->wheel, &w->timer, at_ms, on_timer);
+        wheel_arm(bus->wheel, &w->timer, due_ms(w, held->since_ms, UINT64_MAX), on_timer);
         break;
     case WHY_WINDOW:
         list_append(&bus->window_waits, &w->link);
@@ -291,17 +301,18 @@ static void go_on(struct waiting *w)
 
 static void on_timer(struct wheel_timer *timer)
 {
-    struct waiting *w = container_of(timer, struct waiting, timer);
+    go_on_soon(container_of(timer, struct waiting, timer));
+}
 
-    if (w->oldest)
+static void on_filter_timer(struct wheel_timer *timer)
+{
+    struct waiting *w = container_of(timer, struct waiting, filter_timer);
+
+    w->conn->waits &= (uint8_t)~WAIT_FILTER;
+    if (w->stage == STAGE_ACCEPT)
         go_on_soon(w);
-    if (w->again) {
-        w->conn->waits &= (uint8_t)~WAIT_FILTER;
-        if (w->stage == STAGE_ACCEPT)
-            go_on_soon(w);
-        else if (!w->conn->waits)
-            connection_resume(w->conn);
-    }
+    else if (!w->conn->waits)
+        connection_resume(w->conn);
 }
 
 int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint32_t code,
@@ -358,6 +369,13 @@ static void route_run(struct roda_ctx *x, struct roda_item *item, int result)
     roda_msg_unref(msg);
 }
 
+/* Its input waits at this bound; a protocol that makes several messages of a unit, or a plugin that
+ * submits for the connection, meets it here. */
+static bool has_no_credit(const struct roda_conn *c)
+{
+    return c->under_way >= BUS_UNDER_WAY_MAX || c->under_way_bytes >= BUS_UNDER_WAY_BYTES_MAX;
+}
+
 int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint64_t destination)
 {
     struct event *event = (struct event *)(void *)ev;
@@ -369,6 +387,8 @@ int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint6
     struct route *route;
 
     if (c && c->under_way && (c->destination != destination || c->home != worker))
+        return RODA_LATER;
+    if (c && has_no_credit(c))
         return RODA_LATER;
     if (c && box->routed_bytes + message->bytes > BUS_WINDOW_BYTES) {
         event->window = true;
@@ -391,7 +411,7 @@ int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint6
         c->under_way_bytes += message->bytes;
         box->routed_bytes += message->bytes;
         ring_add(&bus->counters.under_way, 1);
-        if (c->under_way >= BUS_UNDER_WAY_MAX || c->under_way_bytes >= BUS_UNDER_WAY_BYTES_MAX) {
+        if (has_no_credit(c)) {
             c->waits |= WAIT_CREDIT;
             BUS_COUNT(bus, inputs_waited_credit);
         }
@@ -475,6 +495,11 @@ void inputs_go_on(struct bus *bus)
     }
 }
 
+bool inputs_may_go_on(const struct bus *bus)
+{
+    return !list_empty(&bus->go_on) || (bus->window_opened && !list_empty(&bus->window_waits));
+}
+
 int roda_settled(const struct roda_conn *c)
 {
     const struct waiting *w = c->waiting;
@@ -521,12 +546,20 @@ static bool ask(struct bus *bus, struct roda_conn *c, enum stage stage, struct e
         w->again = false;
     }
     filters_run(bus, stage, &index, event);
-    if (event->decision.verdict != RODA_DELAY)
-        return true; /* the caller looks at the verdict */
-    if (bus->now_ms >= since_ms + c->settings->max_delay_ms || !(w = waiting_get(bus, c))) {
-        event->decision.verdict = RODA_REJECT;
-        event->decision.code = w ? RODA_E_TIMEOUT : RODA_E_MEMORY;
-        event->decision.text[0] = '\0';
+    w = waiting_of(c);
+    if (event->decision.verdict == RODA_DELAY) {
+        bool late = bus->now_ms >= since_ms + c->settings->max_delay_ms;
+        if (!late)
+            w = waiting_get(bus, c);
+        if (late || !w) {
+            event->decision.verdict = RODA_REJECT;
+            event->decision.code = late ? RODA_E_TIMEOUT : RODA_E_MEMORY;
+            event->decision.text[0] = '\0';
+        }
+    }
+    if (event->decision.verdict != RODA_DELAY) { /* the caller looks at it */
+        if (w && !w->oldest)
+            waiting_free(bus, c);
         return true;
     }
     w->again = true;
@@ -534,7 +567,8 @@ static bool ask(struct bus *bus, struct roda_conn *c, enum stage stage, struct e
     w->index = index;
     w->since_ms = since_ms;
     c->waits |= WAIT_FILTER;
-    wheel_arm(bus->wheel, &w->timer, bus->now_ms + event->decision.delay_ms, on_timer);
+    wheel_arm(bus->wheel, &w->filter_timer, due_ms(w, since_ms, event->decision.delay_ms),
+              on_filter_timer);
     return false;
 }
 
@@ -640,7 +674,7 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
     return NET_UNIT_KEEP;
 }
 
-/* Limiters see it like any other unit; but it is gone, so none can delay it. */
+/* Limiters see it like any other unit; but it is gone, so a delay counts as passed. */
 static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     struct bus *bus = owner;
@@ -649,7 +683,11 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
     struct roda_ctx *x;
     uint32_t index = 0;
 
-    filters_run(bus, STAGE_INPUT, &index, &event);
+    for (;; index++) {
+        filters_run(bus, STAGE_INPUT, &index, &event);
+        if (event.decision.verdict != RODA_DELAY)
+            break;
+    }
     if (event.decision.verdict == RODA_REJECT)
         refuse_unit(bus, c, &event.decision);
     if (event.decision.verdict == RODA_REJECT || event.decision.verdict == RODA_DROP)
@@ -717,6 +755,18 @@ static void on_gone(void *owner, struct roda_conn *c)
     c->flags |= CONN_LEFT;
     if (!c->under_way)
         report_closed(bus, c);
+}
+
+/* At the end of the broker: their receipts will not come any more. */
+void inputs_abandon(struct bus *bus)
+{
+    for (uint32_t i = 0; i < bus->net->used_slots; i++) {
+        struct roda_conn *c = bus->net->slots[i].conn;
+        if (!c || !(c->flags & CONN_LEFT))
+            continue;
+        ring_add(&bus->counters.under_way, -(uint64_t)c->under_way);
+        report_closed(bus, c);
+    }
 }
 
 static int on_knock(void *owner, const struct listener *l, const struct roda_peer *peer,

@@ -15,6 +15,9 @@
  * whether that hook has been asked, passed whether it let go.
  *
  * Without publish filters nothing is allocated and the lane is always empty.
+ *
+ * Only one call at a time moves events of a lane: busy. Hooks and the lane's function may call back
+ * (publish more, resume); such a call leaves its mark in again, and the outer one walks once more.
  */
 
 #define LANE_UNROUTED_MAX 4096u
@@ -34,14 +37,16 @@ struct roda_lane {
     roda_lane_fn *fn;
     void *arg;
     uint64_t epoch, number;
-    uint64_t shown; /* the last number that was distributed: what follows it is `prev` */
+    uint64_t shown;    /* the last number that was distributed: what follows it is `prev` */
+    uint64_t expected; /* that number once all that is inside has left; unless storage fails */
     int64_t time_ns;
     struct lane_event *oldest, *newest;
     size_t length;
     uint32_t unrouted; /* of them, not bounded by a connection's window */
     struct list resumed_link;
-    bool leaving; /* inside fn */
-    bool freed;   /* in there: gone when it returns */
+    bool busy;  /* some call moves its events, or fn runs */
+    bool again; /* meanwhile something came or was let go */
+    bool freed; /* meanwhile: gone when that call returns */
 };
 
 int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_lane **ret_lane)
@@ -56,18 +61,57 @@ int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_l
     return 0;
 }
 
+/* Nobody will let go what is still inside: it is not in the FIFOs any more. */
+static void forget_deferred(struct bus *bus, const struct roda_lane *lane)
+{
+    for (uint32_t i = 0; i < bus->n_contexts; i++) {
+        struct context *by = bus->contexts[i];
+        struct lane_event **link = &by->deferred_oldest, *e;
+        by->deferred_newest = NULL;
+        while ((e = *link)) {
+            if (e->lane == lane) {
+                *link = e->next_deferred;
+            } else {
+                by->deferred_newest = e;
+                link = &e->next_deferred;
+            }
+        }
+    }
+}
+
+/* Empty, unless a publish filter still holds events when the broker stops (a disk that hangs):
+ * their senders are told as far as that is possible. */
+static void lane_end(struct roda_lane *lane)
+{
+    struct bus *bus = lane->owner->bus;
+
+    list_remove(&lane->resumed_link);
+    if (lane->oldest)
+        forget_deferred(bus, lane);
+    for (struct lane_event *e; (e = lane->oldest);) {
+        lane->oldest = e->next;
+        lane_answer(bus, e->msg, lane->owner->instance, RODA_E_SHUTDOWN, RODA_STR(""));
+        if (message_of(e->msg)->flags & MESSAGE_ROUTED)
+            bus_receipt(bus, e->msg);
+        roda_msg_unref(e->msg);
+        ring_add(&bus->counters.lanes_length, (uint64_t)-1);
+        slab_heap_put(&bus->heap, &bus->batch, e);
+    }
+    slab_heap_put(&bus->heap, &bus->batch, lane);
+}
+
 void roda_lane_free(struct roda_lane *lane)
 {
-    if (lane && lane->leaving)
+    if (lane && lane->busy)
         lane->freed = true;
     else if (lane)
-        slab_heap_put(&lane->owner->bus->heap, &lane->owner->bus->batch, lane);
+        lane_end(lane);
 }
 
 void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number)
 {
     lane->epoch = epoch;
-    lane->number = lane->shown = number;
+    lane->number = lane->shown = lane->expected = number;
 }
 
 uint64_t roda_lane_epoch(const struct roda_lane *lane)
@@ -87,30 +131,28 @@ size_t roda_lane_length(const struct roda_lane *lane)
 
 /* ---- leaving ---------------------------------------------------------------------------- */
 
-/* False: the owner freed the lane. */
-static bool leave(struct roda_lane *lane, struct roda_msg *msg, int result)
+/* The lane is busy. Nobody writes to a message that publish filters have seen, but for the number
+ * before it, where that was lost meanwhile. */
+static void leave(struct roda_lane *lane, struct roda_msg *msg, int result)
 {
     struct bus *bus = lane->owner->bus;
     struct message *message = message_of(msg);
 
-    msg->prev = lane->shown; /* the last number that members know */
-    lane->leaving = true;
+    if (msg->prev != lane->shown)
+        msg->prev = lane->shown; /* the last number that members know */
     bus_enter(bus, lane->owner->name, "lane");
     lane->fn(&lane->owner->public, lane->arg, msg, result);
     bus_leave(bus);
-    lane->leaving = false;
     if (msg->number && message->flags & MESSAGE_SHOWN)
         lane->shown = msg->number;
+    if (!lane->oldest)
+        lane->expected = lane->shown;
     BUS_COUNT(bus, messages_published);
     if (!(message->flags & (MESSAGE_ANSWERED | MESSAGE_FAILED)))
         lane_answer(bus, msg, lane->owner->instance, RODA_E_DROPPED, RODA_STR(""));
     if (message->flags & MESSAGE_ROUTED)
         bus_receipt(bus, msg);
     roda_msg_unref(msg);
-    if (!lane->freed)
-        return true;
-    slab_heap_put(&bus->heap, &bus->batch, lane);
-    return false;
 }
 
 /* ---- publish filters -------------------------------------------------------------------- */
@@ -155,34 +197,61 @@ static bool advance_one(struct bus *bus, struct lane_event *e, const struct lane
     return !before;
 }
 
-static void advance(struct roda_lane *lane)
+/* The oldest event is through all filters. */
+static void pop(struct roda_lane *lane)
 {
     struct bus *bus = lane->owner->bus;
-    struct lane_event *e, *before = NULL;
+    struct lane_event *e = lane->oldest;
+    struct roda_msg *msg = e->msg;
+    int result = e->result;
 
-    if (lane->leaving)
-        return; /* the outer call goes on */
-    for (e = lane->oldest; e;) {
-        if (!advance_one(bus, e, before)) {
+    lane->oldest = e->next;
+    if (!lane->oldest)
+        lane->newest = NULL;
+    lane->length--;
+    if (!(message_of(msg)->flags & MESSAGE_ROUTED))
+        lane->unrouted--;
+    ring_add(&bus->counters.lanes_length, (uint64_t)-1);
+    slab_heap_put(&bus->heap, &bus->batch, e);
+    leave(lane, msg, result);
+}
+
+static void walk(struct roda_lane *lane)
+{
+    struct bus *bus = lane->owner->bus;
+    struct lane_event *e = lane->oldest, *before = NULL;
+
+    while (e && !lane->freed) {
+        if (advance_one(bus, e, before)) {
+            pop(lane);
+            e = lane->oldest;
+            before = NULL;
+        } else {
             before = e;
             e = e->next;
-            continue;
         }
-        struct roda_msg *msg = e->msg;
-        int result = e->result;
-        lane->oldest = e->next;
-        if (!lane->oldest)
-            lane->newest = NULL;
-        lane->length--;
-        if (!(message_of(msg)->flags & MESSAGE_ROUTED))
-            lane->unrouted--;
-        ring_add(&bus->counters.lanes_length, (uint64_t)-1);
-        slab_heap_put(&bus->heap, &bus->batch, e);
-        if (!leave(lane, msg, result))
-            return;
-        e = lane->oldest; /* fn may have added events */
-        before = NULL;
     }
+}
+
+/* Ends what began with busy: walks the lane as long as something has changed. */
+static void settle(struct roda_lane *lane)
+{
+    while (lane->again && !lane->freed) {
+        lane->again = false;
+        walk(lane);
+    }
+    lane->busy = false;
+    if (lane->freed)
+        lane_end(lane);
+}
+
+static void advance(struct roda_lane *lane)
+{
+    lane->again = true;
+    if (lane->busy)
+        return; /* the outer call goes on */
+    lane->busy = true;
+    settle(lane);
 }
 
 size_t roda_resume_oldest(struct roda_ctx *x, size_t n, int result)
@@ -216,11 +285,11 @@ static void stamp(struct roda_lane *lane, struct roda_msg *msg)
         lane->time_ns = bus->time_ns;
     msg->time_ns = lane->time_ns;
     msg->epoch = lane->epoch;
+    msg->prev = lane->expected;
     if (RODA_KIND_NUMBERED(msg->kind)) {
-        msg->number = ++lane->number;
+        msg->number = lane->expected = ++lane->number;
         BUS_COUNT(bus, messages_numbered);
     }
-    msg->prev = lane->shown;
 }
 
 static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *msg)
@@ -230,11 +299,7 @@ static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *m
 
     if (!bus->stages[STAGE_ADMIT].n)
         return true;
-    for (;; index++) {
-        filters_run(bus, STAGE_ADMIT, &index, &event);
-        if (event.decision.verdict != RODA_DELAY && event.decision.verdict != RODA_DEFER)
-            break; /* the home cannot wait: those count as passed */
-    }
+    filters_run(bus, STAGE_ADMIT, &index, &event);
     if (event.decision.verdict == RODA_PASS)
         return true;
     code = event.decision.verdict == RODA_DROP ? RODA_E_DROPPED : event.decision.code;
@@ -272,7 +337,7 @@ static bool enqueue(struct roda_lane *lane, struct roda_msg *msg, struct lane_ev
 int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_msg *msg)
 {
     struct bus *bus = context_of(x)->bus;
-    struct lane_event *before = lane->newest, *e;
+    struct lane_event *before, *e;
     bool routed = message_of(msg)->flags & MESSAGE_ROUTED;
 
     if (bus->arriving == msg)
@@ -284,25 +349,32 @@ int roda_lane_publish(struct roda_ctx *x, struct roda_lane *lane, struct roda_ms
     if (!admitted(bus, lane, msg))
         return 0;
     stamp(lane, msg);
-    if (!lane->oldest && !lane->leaving && !bus->stages[STAGE_PUBLISH].n) {
-        if (leave(lane, msg, 0) && lane->oldest)
-            advance(lane); /* fn published more */
+    if (!lane->oldest && !lane->busy && !bus->stages[STAGE_PUBLISH].n) {
+        lane->busy = true;
+        lane->again = false;
+        leave(lane, msg, 0);
+        settle(lane);
         return 0;
     }
+    before = lane->newest;
     if (!enqueue(lane, msg, &e)) {
         /* The number is not shown to anybody: prev of the next one says so. */
-        if (RODA_KIND_NUMBERED(msg->kind) && msg->number == lane->number)
-            lane->number--;
+        lane->number -= RODA_KIND_NUMBERED(msg->kind);
+        lane->expected = msg->prev;
         message_of(msg)->flags |= MESSAGE_FAILED;
         if (routed)
             bus_receipt(bus, msg);
         roda_msg_unref(msg);
         return routed ? 0 : -ENOMEM;
     }
-    if (before)
-        (void)advance_one(bus, e, before);
-    else
+    if (!before || lane->busy) {
         advance(lane);
+        return 0;
+    }
+    lane->busy = true; /* it is the newest: no other one can move because of it */
+    lane->again = false;
+    (void)advance_one(bus, e, before);
+    settle(lane);
     return 0;
 }
 

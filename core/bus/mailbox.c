@@ -15,11 +15,13 @@
  *
  * The window between two workers is the bytes posted and not yet run. While any window of this
  * worker is full, it withholds receipts; so its senders stop, and memory stays bounded. Handling
- * an item never waits. Items to oneself run in the same turn.
+ * an item never waits. Items to oneself run in the same turn; what they post to oneself in turn,
+ * some rounds later, runs first thing in the next one.
  */
 
 #define INSTANCE_BITS        24u
 #define DELIVERIES_PER_DRAIN 16384u
+#define OWN_ROUNDS           16
 
 struct receipt {
     roda_conn_id to;
@@ -173,14 +175,14 @@ static void post_receipts(struct bus *bus)
 
 /* ---- draining --------------------------------------------------------------------------- */
 
-static void run_item(struct bus *bus, struct chain_node *node, int result)
+static void run_item(struct bus *bus, struct chain_node *node)
 {
     struct roda_item *item = (struct roda_item *)(void *)node;
     uint32_t instance = item->instance & ((1u << INSTANCE_BITS) - 1);
     struct context *context = bus->contexts[instance];
 
-    bus_enter(bus, context->name, "item");
-    item->run(&context->public, item, result);
+    bus_enter(bus, context->plugin ? context->name : NULL, "item");
+    item->run(&context->public, item, bus->cancelling ? -ECANCELED : 0);
     bus_leave(bus);
 }
 
@@ -202,9 +204,34 @@ static void tell_consumed(struct bus *bus)
     }
 }
 
+/* Items to oneself, oldest first. Those that they post are the next round's. */
+static bool run_own(struct bus *bus)
+{
+    struct outbox *own = &bus->outboxes[bus->worker];
+    struct chain_node *newest = own->newest, *oldest = NULL;
+
+    own->newest = own->oldest = NULL;
+    own->bytes = 0;
+    if (!newest)
+        return false;
+    while (newest) {
+        struct chain_node *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest) {
+        struct chain_node *next = oldest->next;
+        run_item(bus, oldest);
+        oldest = next;
+    }
+    return true;
+}
+
 bool mailbox_drain(struct bus *bus)
 {
     bus->appended = 0;
+    (void)run_own(bus); /* left by the turn before, so older than what came since */
     for (;;) {
         if (!bus->undone)
             bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
@@ -216,7 +243,7 @@ bool mailbox_drain(struct bus *bus)
             uint32_t from = item->instance >> INSTANCE_BITS, bytes = item->bytes;
             bus->undone = node->next;
             BUS_COUNT(bus, items_run);
-            run_item(bus, node, 0);
+            run_item(bus, node);
             bus->consumed[from] += bytes;
         }
         break; /* what came meanwhile is for the next turn */
@@ -251,32 +278,6 @@ static bool window_full(struct bus *bus)
     return full;
 }
 
-/* Items to oneself, oldest first, those they post included. */
-static bool run_own(struct bus *bus)
-{
-    struct outbox *own = &bus->outboxes[bus->worker];
-    bool ran = false;
-
-    while (own->newest) {
-        struct chain_node *newest = own->newest, *oldest = NULL;
-        own->newest = own->oldest = NULL;
-        own->bytes = 0;
-        while (newest) {
-            struct chain_node *next = newest->next;
-            newest->next = oldest;
-            oldest = newest;
-            newest = next;
-        }
-        while (oldest) {
-            struct chain_node *next = oldest->next;
-            run_item(bus, oldest, 0);
-            oldest = next;
-        }
-        ran = true;
-    }
-    return ran;
-}
-
 static void push(struct bus *bus, uint32_t worker, struct chain_node *newest,
                  struct chain_node *oldest)
 {
@@ -296,7 +297,7 @@ static bool push_after(struct bus *bus, uint64_t wake[4])
         uint32_t worker = item->bytes;
         item->bytes = 0;
         if (worker == bus->worker) {
-            run_item(bus, node, 0);
+            run_item(bus, node);
             ran = true;
         } else {
             push(bus, worker, node, node);
@@ -310,8 +311,11 @@ static bool push_after(struct bus *bus, uint64_t wake[4])
 bool mailbox_flush(struct bus *bus)
 {
     uint64_t wake[4] = {0};
-    bool ran = run_own(bus);
+    bool ran = false;
 
+    /* A plugin that always posts itself again (long work in pieces) gets the next turn. */
+    for (int round = 0; round < OWN_ROUNDS && run_own(bus); round++)
+        ran = true;
     for (uint32_t i = 0; i < bus->n_workers; i++) {
         struct outbox *box = &bus->outboxes[i];
         if (i == bus->worker || !box->newest)
@@ -347,24 +351,31 @@ bool mailbox_idle(const struct bus *bus)
            chain_empty(&bus->mailboxes[bus->worker].chain);
 }
 
+bool mailbox_quiet(struct bus *bus)
+{
+    return chain_empty(&bus->mailboxes[bus->worker].chain) &&
+           !(bus->after_oldest && bus->receipts_held && !window_full(bus));
+}
+
 void mailbox_cancel(struct bus *bus)
 {
     struct chain_node *node;
 
+    bus->cancelling = true;
     post_receipts(bus);
     for (;;) {
         if (!bus->undone)
             bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
         if ((node = bus->undone)) {
             bus->undone = node->next;
-            run_item(bus, node, -ECANCELED);
+            run_item(bus, node);
             continue;
         }
         if ((node = bus->after_oldest)) {
             bus->after_oldest = node->next;
             if (!node->next)
                 bus->after_newest = NULL;
-            run_item(bus, node, -ECANCELED);
+            run_item(bus, node);
             continue;
         }
         uint32_t i = 0;
@@ -376,7 +387,7 @@ void mailbox_cancel(struct bus *bus)
         bus->outboxes[i].newest = node->next;
         if (!node->next)
             bus->outboxes[i].oldest = NULL;
-        run_item(bus, node, -ECANCELED);
+        run_item(bus, node);
     }
     slab_batch_flush(&bus->batch);
 }

@@ -413,9 +413,11 @@ static void enter_phase(struct broker *b, struct worker *w, uint32_t phase)
         break;
     case PHASE_QUIET:
         mailbox_cancel(&w->bus);
+        inputs_abandon(&w->bus);
         if (w->started)
             host_stop(b->host, &w->bus);
         w->started = false;
+        (void)mailbox_flush(&w->bus); /* before the barrier, after which nobody looks */
         break;
     case PHASE_END:
         mailbox_cancel(&w->bus);

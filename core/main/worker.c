@@ -31,9 +31,9 @@
 /* Whatever another thread changes before it wakes this one must be looked at here. */
 static bool nothing_new(void *arg)
 {
-    const struct worker *w = arg;
+    struct worker *w = arg;
 
-    return chain_empty(&w->broker->mailboxes[w->index].chain) && broker_phase_known(w->broker, w);
+    return mailbox_quiet(&w->bus) && broker_phase_known(w->broker, w);
 }
 
 static int sleep_or_look(struct worker *w, bool may_wait)
@@ -143,7 +143,7 @@ bool worker_turn(struct worker *w, bool may_wait)
     BUS_COUNT(&w->bus, turns);
     watch_budget(w);
     w->busy = left || phase_busy || net_busy(&w->net) || !mailbox_idle(&w->bus) ||
-              ring_jobs_waiting(&w->ring) || !list_empty(&w->bus.go_on) || w->bus.answers_oldest;
+              ring_jobs_waiting(&w->ring) || inputs_may_go_on(&w->bus) || w->bus.answers_oldest;
     return !w->ended;
 }
 
