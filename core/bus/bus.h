@@ -125,8 +125,9 @@ struct outbox { /* this worker's items for one other, of this turn */
     struct receipts *receipts;
 };
 
-/* Whose code runs: for the line on a fatal signal, and to name who makes a turn slow. */
-#define BUS_BLAME_DEPTH 8u
+/* Whose code runs: for the line on a fatal signal, and to name who makes a turn slow. What is
+ * nested deeper counts for the hook at that depth. */
+#define BUS_BLAME_DEPTH 16u
 struct blame {
     const char *plugin; /* NULL: the core */
     const char *stage;
@@ -234,8 +235,11 @@ void bus_timed(struct bus *bus, const struct blame *blame, struct blame *outer);
 
 static inline void bus_enter(struct bus *bus, const char *plugin, const char *stage)
 {
-    struct blame *blame = &bus->running[bus->depth++ % BUS_BLAME_DEPTH];
+    struct blame *blame;
 
+    if (bus->depth++ >= BUS_BLAME_DEPTH)
+        return;
+    blame = &bus->running[bus->depth - 1];
     blame->plugin = plugin;
     blame->stage = stage;
     blame->since_ns = bus->timed_turns ? bus_clock_ns(bus) : 0;
@@ -244,11 +248,21 @@ static inline void bus_enter(struct bus *bus, const char *plugin, const char *st
 
 static inline void bus_leave(struct bus *bus)
 {
-    const struct blame *blame = &bus->running[--bus->depth % BUS_BLAME_DEPTH];
+    const struct blame *blame;
 
+    if (--bus->depth >= BUS_BLAME_DEPTH)
+        return;
+    blame = &bus->running[bus->depth];
     if (blame->since_ns)
-        bus_timed(bus, blame,
-                  bus->depth ? &bus->running[(bus->depth - 1) % BUS_BLAME_DEPTH] : NULL);
+        bus_timed(bus, blame, bus->depth ? &bus->running[bus->depth - 1] : NULL);
+}
+
+/* NULL: nobody's hook. [signal handlers too] */
+static inline const struct blame *bus_running(const struct bus *bus)
+{
+    uint32_t depth = bus->depth < BUS_BLAME_DEPTH ? bus->depth : BUS_BLAME_DEPTH;
+
+    return depth && bus->running[depth - 1].plugin ? &bus->running[depth - 1] : NULL;
 }
 
 /* ---- inside the bus --------------------------------------------------------------------- */

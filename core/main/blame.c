@@ -41,12 +41,11 @@ static void on_fatal(int signal)
     put(&line, "roda: fatal signal ");
     put_number(&line, (unsigned)signal);
     if (bus) {
-        const struct blame *blame = &bus->running[(bus->depth - 1) % BUS_BLAME_DEPTH];
-        bool known = bus->depth && blame->plugin;
+        const struct blame *blame = bus_running(bus);
         put(&line, " on worker ");
         put_number(&line, bus->worker);
-        put(&line, known ? " in plugin " : " in the core");
-        if (known) {
+        put(&line, blame ? " in plugin " : " in the core");
+        if (blame) {
             put(&line, blame->plugin);
             put(&line, ", hook ");
             put(&line, blame->stage ? blame->stage : "?");

@@ -25,7 +25,7 @@ PLUGIN_DIR = os.environ["RODA_PLUGIN_DIR"]
 SOURCE_DIR = Path(os.environ.get("RODA_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BUILD_KIND = os.environ.get("RODA_BUILD_KIND", "plain")
 PLAIN = BUILD_KIND == "plain"
-PATIENCE_S = {"plain": int(os.environ.get("PAT_S", "30")), "asan": int(os.environ.get("PAT_S", "90")), "tsan": int(os.environ.get("PAT_S", "150"))}[BUILD_KIND]
+PATIENCE_S = {"plain": 30, "asan": 90, "tsan": 150}[BUILD_KIND]
 
 TCP = """
 [listener tcp]

@@ -253,6 +253,7 @@ class Pump:
     def __init__(self):
         self.poll = select.epoll()
         self.peers = {}
+        self.space = memoryview(bytearray(262144))
         self.on_data = None  # called with (peer, bytes) instead of keeping what came
 
     def add(self, sock, name=""):
@@ -288,8 +289,9 @@ class Pump:
             self.poll.modify(peer.socket.fileno(), self._interest(peer))
 
     def _read(self, peer):
+        # Into one buffer: a new one of this size for each receive is dear.
         try:
-            data = peer.socket.recv(262144)
+            data = bytes(self.space[: peer.socket.recv_into(self.space)])
         except BlockingIOError:
             return
         except ConnectionResetError:

@@ -128,8 +128,8 @@ class SlowReaders(unittest.TestCase):
     MEMBERS = scaled(200, 40)
     STOPPED = scaled(100, 20)
     BATCH = 20
-    ROUNDS = scaled(100, 60)
-    TOTAL_BYTES = 8 * MB
+    ROUNDS = 200
+    TOTAL_BYTES = 2 * MB
     # Chunks that are not full yet, queue entries, and what the allocator keeps.
     SLACK_BYTES = 8 * MB
 
@@ -138,7 +138,8 @@ class SlowReaders(unittest.TestCase):
         with Broker(
             workers=2,
             listeners=TCP + UNIX,
-            limits=f"send_queues_total = {self.TOTAL_BYTES // MB}M",
+            # No queue alone is ever full: it is their sum that is bounded.
+            limits=f"send_queues_total = {self.TOTAL_BYTES // MB}M\nsend_queue = 64M",
             plugins="[plugin rooms]\npresence_up_to = 0\n[plugin line]\n[plugin stats]\n",
         ) as broker, Pump() as pump:
             peers = []
@@ -175,8 +176,7 @@ class SlowReaders(unittest.TestCase):
                 lambda stats: stats["connections"] == before["connections"] - len(stopped),
                 "those who stopped are gone, and nobody else",
             )
-            closed = stats["connections_closed_slow_total"] + stats["connections_closed_shed_total"]
-            self.assertEqual(closed, len(stopped))
+            self.assertEqual(stats["connections_closed_shed_total"], len(stopped))
             first = bytes(reading[0].received)
             for peer in reading:
                 self.assertFalse(peer.closed)

@@ -60,6 +60,7 @@ class Descriptors(unittest.TestCase):
                     self.assertIn(b"* you are ", sock.recv(4096))
                     sock.close()
                 # And again: a connection that ends gives its descriptor to one that waits.
+                broker.wait_stats(lambda stats: stats["connections"] == 3, "the others are gone")
                 self.hold(ana)
                 pauses = broker.stats()["accepts_paused_total"]
                 one = broker.connect()

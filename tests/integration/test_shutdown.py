@@ -11,9 +11,10 @@ import time
 import unittest
 from pathlib import Path
 
-from broker import PATIENCE_S, TCP, UNIX, Broker, scaled, wait_until
+from broker import PATIENCE_S, PLUGINS, TCP, UNIX, Broker, scaled, wait_until
 from clients import LineClient, Pump
 
+TEST_PLUGINS = Path(os.environ["RODA_TEST_PLUGIN_DIR"])
 LINGER_S = 1.0  # a polite close waits this long for the other side
 
 
@@ -74,9 +75,31 @@ class Shutdown(unittest.TestCase):
                 texts = [line.partition(b": ")[2] for line in received if b" before the end" in line]
                 self.assertEqual(texts, lines, reader.name)
 
+    def test_what_waits_at_a_slow_home_is_delivered(self):
+        """Taken and not yet published when the signal comes: it is published, then all is closed."""
+        plugin = f"[plugin slow_home]\npath = {TEST_PLUGINS}/slow_home.so\n"
+        plugin += "room = slow\nbatch = 1\nperiod = 20ms\n"
+        with Broker(workers=4, plugins=plugin + PLUGINS) as broker:
+            with LineClient(broker, "ana") as ana, LineClient(broker, "bia", "unix") as bia:
+                for client in (ana, bia):
+                    client.send("/join slow")
+                    client.expect(r"^\* you are \S+ in slow: ")
+                count = 60  # as many as one may have under way
+                before = broker.stats()["units_received_total"]
+                bia.send_raw(b"".join(b"slow %d\n" % i for i in range(count)))
+                broker.wait_stats(
+                    lambda stats: stats["units_received_total"] >= before + count
+                    and stats["lanes_length"] > 10,
+                    "all is taken, and waits",
+                )
+                broker.signal(signal.SIGTERM)
+                lines = [line for line in self.told(ana) if line.startswith("slow bia: ")]
+                self.assertEqual(lines, [f"slow bia: slow {i}" for i in range(count)])
+
     def test_in_the_middle_of_a_flood(self):
         """Under load from all sides: each reader has the same beginning of what was said."""
-        with Broker(workers=4, listeners=TCP + UNIX) as broker, Pump() as pump:
+        limits = "send_queue = 64M"  # nobody is closed for reading slowly
+        with Broker(workers=4, listeners=TCP + UNIX, limits=limits) as broker, Pump() as pump:
             senders = [pump.add(broker.connect("unix"), f"sender {i}") for i in range(4)]
             readers = [pump.add(broker.connect(), f"reader {i}") for i in range(8)]
             pump.settle(senders + readers)

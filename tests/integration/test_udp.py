@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 import unittest
+from pathlib import Path
 
-from broker import PATIENCE_S, TCP, UDP, Broker, raise_descriptors, scaled, wait_until
+from broker import PATIENCE_S, PLUGINS, TCP, UDP, Broker, raise_descriptors, scaled, wait_until
 from clients import DatagramClient, LineClient
 
+TEST_PLUGINS = Path(os.environ["RODA_TEST_PLUGIN_DIR"])
 ANSWER_BYTES = 10
 HEADER_BYTES = 28  # IPv4 and UDP
 COOKIE = re.compile(rb"=[0-9a-f]{8}\n?\Z")
@@ -112,6 +114,18 @@ class Strangers(unittest.TestCase):
             stats = broker.stats()
             self.assertEqual(stats["datagram_sessions_opened_total"], 0)
             self.assertEqual(stats["connections"], 1)
+
+    def test_bound_is_the_cores_own(self):
+        """A protocol that would answer everything with more than ten bytes cannot."""
+        plugin = f"[plugin loud]\npath = {TEST_PLUGINS}/loud.so\n"
+        listeners = TCP + UDP.replace("protocol = line", "protocol = loud")
+        with Broker(listeners=listeners, plugins=plugin + PLUGINS) as broker:
+            sent = [(address, 0, b"x" * i) for i, address in enumerate(addresses(50))]
+            for data, answers in self.collect(broker, sent):
+                self.assertLessEqual(len(answers), 1)
+                self.assertLessEqual(len(b"".join(answers)), ANSWER_BYTES, data)
+            (_, answers), = self.collect(broker, [("127.3.3.1", 0, b"keep it short")])
+            self.assertEqual(answers, [b"0123456789"])
 
     def test_limit_per_prefix_and_in_total(self):
         """A flood from one prefix, then from all: most of it is met with silence."""

@@ -96,8 +96,8 @@ void bench_as(uint32_t w);
 void bench_done(uint32_t w); /* and everybody settles */
 
 void bench_turn(uint32_t w);
-void bench_settle(void);        /* until nobody has anything to do for 5 ms */
-void bench_pass(uint64_t ms);   /* time goes by, and everybody works */
+void bench_settle(void);      /* until nobody has anything to do for 5 ms */
+void bench_pass(uint64_t ms); /* time goes by, and everybody works */
 uint64_t bench_now_ms(void);
 
 /* A client of worker w, known to the owner. */

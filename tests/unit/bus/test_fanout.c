@@ -60,6 +60,7 @@ static void only_the_bits_that_matter_make_an_encoding(void **state)
         c[i] = bench_connect(0);
         bench_say(c[i], "variant %u", i);
     }
+    bench_settle();
     bench_say(c[0], "say 0a x");
     bench_expect(c[0], "=1 0 #1\n");
     assert_int_equal(bench->encodes, 2);
