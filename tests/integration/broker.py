@@ -9,6 +9,7 @@ says when to give up. A broker that leaves the `with` block must have stopped wi
 a sanitizer's finding, within its own shutdown_grace.
 """
 
+import ctypes
 import os
 import re
 import resource
@@ -59,6 +60,8 @@ mode = 0600
 protocol = stats
 """
 
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 SANITIZER = re.compile(r"Sanitizer|runtime error:|LeakSanitizer")
 
 
@@ -133,11 +136,13 @@ class Broker:
         self.ports = {}
         self.stats_socket = None
 
-        def limit():
+        def before_exec():
+            # A test that is killed takes its broker with it.
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
-        # The child must not inherit the mask of blocked signals, nor a terminal's signals.
+        # A session of its own: a terminal's signals are for the test.
         self.process = subprocess.Popen(
             [*prefix, BINARY, "-c", str(self.conf)],
             stdin=subprocess.DEVNULL,
@@ -145,7 +150,7 @@ class Broker:
             stderr=subprocess.PIPE,
             env={**os.environ, "RODA_PLUGIN_DIR": PLUGIN_DIR, **(environment or {})},
             start_new_session=True,
-            preexec_fn=limit,
+            preexec_fn=before_exec,
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

@@ -95,7 +95,7 @@ class BadInput(unittest.TestCase):
                 while True:
                     client.socket.send(b"y" * 65536)
             except BlockingIOError:
-                return self.broker.stats()["connections"] == self.base
+                return False
             except (BrokenPipeError, ConnectionResetError):
                 return True
 

@@ -263,6 +263,7 @@ class Sessions(unittest.TestCase):
                     udo.send_raw(b"")
                 for data in (b"x" * 2100, b"y" * 9000, b"z" * 65507):
                     udo.send_raw(data)
+                    udo.expect(r"^! that line was not sent: too long")
                 for data in (b"ol\xe1", b"a\0b\n", b"\x1b[2J"):
                     udo.send_raw(data)
                     udo.expect(r"^! ")
