@@ -205,7 +205,7 @@ int host_load(struct conf *conf, struct roda_conf_errors *errors, struct host **
     host->conf = conf;
     host->plugins = memory_alloc(HOST_PLUGINS_MAX * sizeof *host->plugins);
     if (!host->plugins) {
-        host_free(host);
+        memory_free(host);
         return -ENOMEM;
     }
     load_sections(host, errors);

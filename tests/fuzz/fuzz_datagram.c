@@ -97,7 +97,7 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     (void)owner;
     (void)c;
-    CHECK(bytes > UNIT || bytes > 1000);
+    CHECK(bytes > UNIT);
 }
 
 static void on_gone(void *owner, struct roda_conn *c)
