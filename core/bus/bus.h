@@ -115,6 +115,7 @@ struct mailbox {
     _Atomic uint64_t *consumed;
     _Atomic uint32_t *waiting; /* per sending worker: it wants to be woken when consumed grows */
     _Atomic bool closed;       /* shutdown: roda_inject() is refused */
+    _Atomic uint32_t pushing;  /* odd: its worker is pushing to the others; see mailbox.c */
 };
 
 struct outbox { /* this worker's items for one other, of this turn */

@@ -12,7 +12,7 @@
  *
  *   - a message is held: delayed or deferred by a submit filter, or waiting until nothing is under
  *     way to another destination, or for the window to its home;
- *   - a unit said RODA_AGAIN: until nothing is under way (a barrier);
+ *   - a unit said RODA_AGAIN, or one was not taken: until nothing is under way (a barrier);
  *   - 64 messages or 64 kB are under way;
  *   - an accept or input filter delays.
  *
@@ -56,11 +56,16 @@ struct waiting {
     enum stage stage;
     uint32_t index;
     uint64_t since_ms;
-    bool again;  /* that filter is to be asked again */
-    bool trying; /* the head is being tried: it does not wait for itself */
+    bool again; /* that filter is to be asked again */
+    bool late;  /* a unit was not taken: what to say about it waits until nothing is under way */
+    size_t late_bytes;
+    struct decision decision; /* of the input filters */
+    bool trying;              /* the head is being tried: it does not wait for itself */
 };
 
 static void on_timer(struct wheel_timer *timer);
+static void settled(struct roda_conn *c);
+static void tell_late(struct roda_conn *c);
 static void on_filter_timer(struct wheel_timer *timer);
 
 static struct waiting *waiting_of(struct roda_conn *c)
@@ -105,6 +110,15 @@ static uint64_t due_ms(const struct waiting *w, uint64_t since_ms, uint64_t dela
     uint64_t at_ms = since_ms + w->conn->settings->max_delay_ms, now_ms = w->bus->now_ms;
 
     return now_ms < at_ms && delay_ms < at_ms - now_ms ? now_ms + delay_ms : at_ms;
+}
+
+/* Nothing waits any more. */
+static void waiting_free_if_idle(struct bus *bus, struct roda_conn *c)
+{
+    const struct waiting *w = c->waiting;
+
+    if (w && !w->oldest && !w->again && !w->late)
+        waiting_free(bus, c);
 }
 
 static void go_on_soon(struct waiting *w)
@@ -292,9 +306,8 @@ static void go_on(struct waiting *w)
         memory_free(held);
     }
     c->waits &= (uint8_t)~WAIT_EVENT;
-    input_settled(c);
-    if (!w->again)
-        waiting_free(bus, c);
+    settled(c);
+    waiting_free_if_idle(bus, c);
     if (!c->waits)
         connection_resume(c);
 }
@@ -507,15 +520,22 @@ int roda_settled(const struct roda_conn *c)
     return !c->under_way && !c->answers && !(w && w->oldest && !w->trying);
 }
 
-void input_settled(struct roda_conn *c)
+static void settled(struct roda_conn *c)
 {
     if (!(c->waits & (WAIT_SETTLED | WAIT_END)) || !roda_settled(c))
         return;
+    tell_late(c);
     if (c->waits & WAIT_END)
         connection_close(c, "left");
     c->waits &= (uint8_t) ~(WAIT_SETTLED | WAIT_END);
     if (!c->waits)
         connection_resume(c);
+}
+
+void input_settled(struct roda_conn *c)
+{
+    settled(c);
+    waiting_free_if_idle(c->net->owner, c);
 }
 
 /* ---- what net tells --------------------------------------------------------------------- */
@@ -558,8 +578,7 @@ static bool ask(struct bus *bus, struct roda_conn *c, enum stage stage, struct e
         }
     }
     if (event->decision.verdict != RODA_DELAY) { /* the caller looks at it */
-        if (w && !w->oldest)
-            waiting_free(bus, c);
+        waiting_free_if_idle(bus, c);
         return true;
     }
     w->again = true;
@@ -642,6 +661,49 @@ static void refuse_unit(struct bus *bus, struct roda_conn *c, const struct decis
     bus_leave(bus);
 }
 
+/* A unit that is gone: refused by a filter, or passed by all and too long. */
+static void tell_about_unit(struct bus *bus, struct roda_conn *c, size_t bytes,
+                            const struct decision *decision)
+{
+    const struct roda_protocol *protocol;
+    struct roda_ctx *x;
+
+    if (decision->verdict == RODA_REJECT) {
+        refuse_unit(bus, c, decision);
+        return;
+    }
+    protocol = protocol_of(bus, c, &x, "oversize");
+    if (protocol->oversize)
+        protocol->oversize(x, c, bytes);
+    bus_leave(bus);
+}
+
+/* Answers come in the order of the units; without memory to wait, this one comes early. */
+static void tell_in_turn(struct bus *bus, struct roda_conn *c, size_t bytes,
+                         const struct decision *decision)
+{
+    struct waiting *w = roda_settled(c) ? NULL : waiting_get(bus, c);
+
+    if (!w) {
+        tell_about_unit(bus, c, bytes, decision);
+        return;
+    }
+    w->late = true;
+    w->late_bytes = bytes;
+    w->decision = *decision;
+    c->waits |= WAIT_SETTLED;
+}
+
+static void tell_late(struct roda_conn *c)
+{
+    struct waiting *w = waiting_of(c);
+
+    if (!w || !w->late)
+        return;
+    w->late = false;
+    tell_about_unit(w->bus, c, w->late_bytes, &w->decision);
+}
+
 static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str unit, bool again)
 {
     struct bus *bus = owner;
@@ -655,7 +717,7 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
         if (!ask(bus, c, STAGE_INPUT, &event))
             return NET_UNIT_KEEP;
         if (event.decision.verdict == RODA_REJECT)
-            refuse_unit(bus, c, &event.decision);
+            tell_in_turn(bus, c, unit.len, &event.decision);
         if (event.decision.verdict != RODA_PASS)
             return NET_UNIT_TAKEN;
     }
@@ -679,8 +741,6 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     struct bus *bus = owner;
     struct event event = {.public = {.conn = c, .bytes = bytes}, .bus = bus};
-    const struct roda_protocol *protocol;
-    struct roda_ctx *x;
     uint32_t index = 0;
 
     for (;; index++) {
@@ -688,14 +748,8 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
         if (event.decision.verdict != RODA_DELAY)
             break;
     }
-    if (event.decision.verdict == RODA_REJECT)
-        refuse_unit(bus, c, &event.decision);
-    if (event.decision.verdict == RODA_REJECT || event.decision.verdict == RODA_DROP)
-        return;
-    protocol = protocol_of(bus, c, &x, "oversize");
-    if (protocol->oversize)
-        protocol->oversize(x, c, bytes);
-    bus_leave(bus);
+    if (event.decision.verdict != RODA_DROP)
+        tell_in_turn(bus, c, bytes, &event.decision);
 }
 
 static void on_ended(void *owner, struct roda_conn *c)

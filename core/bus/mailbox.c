@@ -8,7 +8,9 @@
  * turn, before its sends are submitted. Therefore
  *
  *   - an effect never overtakes its cause: whoever learned of A from a push or from the network
- *     posts B after A was pushed, and a chain gives back pushes in their order;
+ *     posts B after A was pushed, and a chain gives back pushes in their order. Since one worker
+ *     after the other gets what was posted in a turn, the first could act before the last has got
+ *     his: nobody runs an item before its sender has pushed to all (struct mailbox, pushing);
  *   - receipts, and whatever was posted by roda_post_after(), are pushed after everything else of
  *     the turn, to whomever: a PONG that waits for a receipt cannot leave before the message is
  *     in the mailbox of every worker with members.
@@ -22,6 +24,7 @@
 #define INSTANCE_BITS        24u
 #define DELIVERIES_PER_DRAIN 16384u
 #define OWN_ROUNDS           16
+#define SPINS                1000
 
 struct receipt {
     roda_conn_id to;
@@ -228,8 +231,28 @@ static bool run_own(struct bus *bus)
     return true;
 }
 
+/* Whether the sender of an item that was taken may not have pushed all that went with it. Pushing
+ * takes microseconds, unless it is interrupted: then the next turn looks again. */
+static bool still_pushing(const struct bus *bus, uint32_t sender)
+{
+    const uint32_t *word = (const uint32_t *)&bus->mailboxes[sender].pushing;
+    uint32_t before = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+    if (sender == bus->worker)
+        return false; /* injected */
+    for (int i = 0; before & 1; i++) {
+        if (i == SPINS)
+            return true;
+        if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != before)
+            break;
+    }
+    return false;
+}
+
 bool mailbox_drain(struct bus *bus)
 {
+    uint64_t complete[4] = {0}; /* senders that have pushed all of what is taken now */
+
     bus->appended = 0;
     (void)run_own(bus); /* left by the turn before, so older than what came since */
     for (;;) {
@@ -241,6 +264,11 @@ bool mailbox_drain(struct bus *bus)
             struct chain_node *node = bus->undone;
             struct roda_item *item = (struct roda_item *)(void *)node;
             uint32_t from = item->instance >> INSTANCE_BITS, bytes = item->bytes;
+            if (!(complete[from >> 6] >> (from & 63) & 1)) {
+                if (still_pushing(bus, from))
+                    break;
+                complete[from >> 6] |= UINT64_C(1) << (from & 63);
+            }
             bus->undone = node->next;
             BUS_COUNT(bus, items_run);
             run_item(bus, node);
@@ -281,14 +309,26 @@ static bool window_full(struct bus *bus)
 static void push(struct bus *bus, uint32_t worker, struct chain_node *newest,
                  struct chain_node *oldest)
 {
+    uint32_t *pushing = (uint32_t *)&bus->mailboxes[bus->worker].pushing;
+
+    if (!(*pushing & 1)) /* ours to write; whoever takes the item sees this */
+        __atomic_store_n(pushing, *pushing + 1, __ATOMIC_RELAXED);
     chain_push(&bus->mailboxes[worker].chain, newest, oldest);
 }
 
-/* What comes after: pushed one by one, since receivers differ; there are few, receipts gather. */
-static bool push_after(struct bus *bus, uint64_t wake[4])
+static void pushed(struct bus *bus)
 {
-    struct chain_node *node = bus->after_oldest;
-    bool ran = false;
+    uint32_t *pushing = (uint32_t *)&bus->mailboxes[bus->worker].pushing;
+
+    if (*pushing & 1)
+        __atomic_store_n(pushing, *pushing + 1, __ATOMIC_RELEASE);
+}
+
+/* What comes after: pushed one by one, since receivers differ; there are few, receipts gather.
+ * Returns those to oneself, oldest first. */
+static struct chain_node *push_after(struct bus *bus, uint64_t wake[4])
+{
+    struct chain_node *node = bus->after_oldest, *own = NULL, **own_end = &own;
 
     bus->after_oldest = bus->after_newest = NULL;
     while (node) {
@@ -297,19 +337,21 @@ static bool push_after(struct bus *bus, uint64_t wake[4])
         uint32_t worker = item->bytes;
         item->bytes = 0;
         if (worker == bus->worker) {
-            run_item(bus, node);
-            ran = true;
+            *own_end = node;
+            own_end = &node->next;
         } else {
             push(bus, worker, node, node);
             wake[worker >> 6] |= UINT64_C(1) << (worker & 63);
         }
         node = next;
     }
-    return ran;
+    *own_end = NULL;
+    return own;
 }
 
 bool mailbox_flush(struct bus *bus)
 {
+    struct chain_node *own = NULL;
     uint64_t wake[4] = {0};
     bool ran = false;
 
@@ -333,11 +375,17 @@ bool mailbox_flush(struct bus *bus)
             BUS_COUNT(bus, receipts_withheld);
         bus->receipts_held = held;
         if (!held)
-            ran |= push_after(bus, wake);
+            own = push_after(bus, wake);
     }
+    pushed(bus);
     for (uint32_t i = 0; i < bus->n_workers; i++)
         if (wake[i >> 6] >> (i & 63) & 1)
             ring_wake(bus->mailboxes[i].ring);
+    for (struct chain_node *next; own; own = next) {
+        next = own->next;
+        run_item(bus, own);
+        ran = true;
+    }
     slab_batch_flush(&bus->batch);
     return ran;
 }

@@ -52,12 +52,13 @@ int privileges_drop(const char *user, char *problem, size_t size)
     return 0;
 }
 
-static int make(const char *path)
+/* What is made just now is that user's, also on the way: others could not pass through. */
+static int make(const char *path, const struct passwd *owner)
 {
     struct stat st;
 
     if (!mkdir(path, 0750))
-        return 1;
+        return owner && chown(path, owner->pw_uid, owner->pw_gid) ? -errno : 0;
     if (errno == EEXIST)
         return stat(path, &st) ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
     return -errno;
@@ -65,9 +66,12 @@ static int make(const char *path)
 
 int privileges_make_directory(const char *path, const char *user, char *problem, size_t size)
 {
+    const struct passwd *owner = NULL;
     char part[4096];
     int r = 0;
 
+    if (user[0] && geteuid() == 0 && !(owner = find(user, problem, size)))
+        return -ENOENT;
     if (strlen(path) >= sizeof part) {
         (void)snprintf(problem, size, "%s: the path is too long", path);
         return -ENAMETOOLONG;
@@ -78,16 +82,9 @@ int privileges_make_directory(const char *path, const char *user, char *problem,
             end = path + strlen(path);
         memcpy(part, path, (size_t)(end - path));
         part[end - path] = '\0';
-        r = make(part);
+        r = make(part, owner);
     }
-    if (r < 0) {
+    if (r < 0)
         (void)snprintf(problem, size, "%s: %s", part, strerror(-r));
-        return r;
-    }
-    if (r == 1 && user[0] && geteuid() == 0) { /* made just now: it is that user's */
-        const struct passwd *entry = find(user, problem, size);
-        if (!entry || chown(path, entry->pw_uid, entry->pw_gid))
-            return -ENOENT;
-    }
-    return 0;
+    return r;
 }

@@ -27,7 +27,13 @@ static int find(const char *name, const char *path, const char *directory, char 
                 char *problem, size_t problem_size)
 {
     if (path && path[0]) {
-        if ((size_t)snprintf(found, size, "%s", path) >= size || !exists(found)) {
+        /* Without a slash dlopen() would look elsewhere, and load what nobody has checked. */
+        const char *here = strchr(path, '/') ? "" : "./";
+        if ((size_t)snprintf(found, size, "%s%s", here, path) >= size) {
+            (void)snprintf(problem, problem_size, "%.64s...: the path is too long", path);
+            return -ENAMETOOLONG;
+        }
+        if (!exists(found)) {
             (void)snprintf(problem, problem_size, "%s: cannot be read: %s", path, strerror(errno));
             return -ENOENT;
         }

@@ -58,7 +58,7 @@ static bool find_note(const char *bytes, size_t size, uint32_t *ret_abi, uint32_
     return false;
 }
 
-static int search(FILE *file, uint32_t *ret_abi, uint32_t *ret_size)
+int note_search(FILE *file, uint32_t *ret_abi, uint32_t *ret_size)
 {
     char notes[NOTE_BYTES_MAX];
     elf_header header;
@@ -88,7 +88,7 @@ int note_read(const char *path, uint32_t *ret_abi, uint32_t *ret_size)
 
     if (!file)
         return -errno;
-    r = search(file, ret_abi, ret_size);
+    r = note_search(file, ret_abi, ret_size);
     fclose(file);
     return r;
 }

@@ -21,6 +21,17 @@ static void timer_free(struct roda_timer *timer)
     memory_free(timer);
 }
 
+static void fire(struct wheel_timer *node);
+
+static void arm(struct roda_timer *timer, uint64_t delay_ms)
+{
+    const struct bus *bus = timer->context->bus;
+    uint64_t most_ms = UINT64_MAX - bus->now_ms; /* "never" is a delay, too */
+
+    wheel_arm(bus->wheel, &timer->node, bus->now_ms + (delay_ms < most_ms ? delay_ms : most_ms),
+              fire);
+}
+
 static void fire(struct wheel_timer *node)
 {
     struct roda_timer *timer = container_of(node, struct roda_timer, node);
@@ -34,7 +45,7 @@ static void fire(struct wheel_timer *node)
     if (timer->stopped || !timer->period_ms)
         timer_free(timer);
     else
-        wheel_arm(bus->wheel, &timer->node, bus->now_ms + timer->period_ms, fire);
+        arm(timer, timer->period_ms);
 }
 
 struct roda_timer *roda_timer_start(struct roda_ctx *x, uint64_t delay_ms, uint64_t period_ms,
@@ -50,7 +61,7 @@ struct roda_timer *roda_timer_start(struct roda_ctx *x, uint64_t delay_ms, uint6
     timer->fn = fn;
     timer->arg = arg;
     list_append(&context->timers, &timer->link);
-    wheel_arm(context->bus->wheel, &timer->node, context->bus->now_ms + delay_ms, fire);
+    arm(timer, delay_ms);
     return timer;
 }
 

@@ -177,6 +177,31 @@ static void what_is_left_of_a_turn_is_older_than_the_mailbox(void **state)
     fail_msg("no number of rounds left exactly one");
 }
 
+/* Its sender has not pushed to everybody yet: what this item causes could overtake the others. */
+static void nothing_runs_before_its_sender_has_pushed_to_all(void **state)
+{
+    (void)state;
+    bench_new(3);
+    bench_start();
+    bench_as(1);
+    post(1, 0, 1);
+    (void)mailbox_flush(bench_bus(1));
+    assert_int_equal(bench_bus(1)->mailboxes[1].pushing & 1, 0);
+    bench_bus(1)->mailboxes[1].pushing++;
+    bench_as(2);
+    post(2, 0, 2);
+    (void)mailbox_flush(bench_bus(2));
+    bench_as(0);
+    assert_false(mailbox_drain(bench_bus(0)));
+    assert_false(mailbox_idle(bench_bus(0)));
+    expect_seen(""); /* nor what came after it */
+    bench_bus(1)->mailboxes[1].pushing++;
+    assert_true(mailbox_drain(bench_bus(0)));
+    expect_seen("1@0 2@0 ");
+    bench_done(0);
+    bench_end();
+}
+
 /* ---- windows ---------------------------------------------------------------------------- */
 
 static void receipts_are_withheld_while_a_worker_lags(void **state)
@@ -478,6 +503,7 @@ int main(void)
         TEST(what_comes_after_comes_after_all_posts_of_the_turn),
         TEST(who_posts_to_himself_without_end_does_not_stop_the_loop),
         TEST(what_is_left_of_a_turn_is_older_than_the_mailbox),
+        TEST(nothing_runs_before_its_sender_has_pushed_to_all),
         TEST(receipts_are_withheld_while_a_worker_lags),
         TEST(who_waits_for_a_window_looks_again_before_it_sleeps),
         TEST(more_receipts_than_an_item_holds),
