@@ -29,6 +29,7 @@ enum why {
     WHY_DEFER,   /* a filter: until roda_resume() */
     WHY_SETTLED, /* the owner: until nothing is under way */
     WHY_WINDOW,  /* roda_route(): until the window opens */
+    WHY_TURN,    /* refused, and this is told when nothing before it is under way */
 };
 
 struct held {
@@ -37,7 +38,7 @@ struct held {
     uint32_t index; /* of the submit filter that goes on */
     enum why why;
     uint64_t since_ms;
-    bool decided; /* roda_resume() said no */
+    bool decided; /* a filter, or time, said no */
     uint32_t code;
     uint32_t text_len;
     char text[200];
@@ -137,6 +138,22 @@ static void refuse_here(struct bus *bus, const struct event *event, uint32_t cod
                      event->public.msg);
 }
 
+/* Answers come in the order of the messages: as long as others are under way, it waits. */
+static bool refuse_in_turn(struct bus *bus, struct event *event, uint32_t code, enum why *why)
+{
+    struct decision *decision = &event->decision;
+
+    decision->code = code;
+    if (code == RODA_E_DROPPED || code == RODA_E_UNKNOWN)
+        decision->text[0] = '\0';
+    if (event->public.conn && event->public.conn->under_way) {
+        *why = WHY_TURN;
+        return false;
+    }
+    refuse_here(bus, event, code, decision->text, strlen(decision->text));
+    return true;
+}
+
 /* True: done with; false: *why says what it waits for, *index where it goes on. */
 static bool process(struct bus *bus, struct event *event, uint32_t *index, enum why *why)
 {
@@ -157,11 +174,9 @@ static bool process(struct bus *bus, struct event *event, uint32_t *index, enum 
     case RODA_PASS:
         break;
     case RODA_DROP:
-        refuse_here(bus, event, RODA_E_DROPPED, "", 0);
-        return true;
+        return refuse_in_turn(bus, event, RODA_E_DROPPED, why);
     case RODA_REJECT:
-        refuse_here(bus, event, decision->code, decision->text, strlen(decision->text));
-        return true;
+        return refuse_in_turn(bus, event, decision->code, why);
     case RODA_DELAY:
         *why = WHY_DELAY;
         return false;
@@ -171,10 +186,8 @@ static bool process(struct bus *bus, struct event *event, uint32_t *index, enum 
         return false;
     }
     owner = event->public.msg->kind <= RODA_KIND_MAX ? bus->owners[event->public.msg->kind] : NULL;
-    if (!owner) {
-        refuse_here(bus, event, RODA_E_UNKNOWN, "", 0);
-        return true;
-    }
+    if (!owner)
+        return refuse_in_turn(bus, event, RODA_E_UNKNOWN, why);
     message_of(event->public.msg)->instance = owner->instance;
     bus_enter(bus, owner->name, "handle");
     r = owner->plugin->handle(&owner->public, &event->public);
@@ -205,12 +218,22 @@ static void wait_for(struct waiting *w, struct held *held, const struct decision
         list_append(&bus->window_waits, &w->link);
         break;
     case WHY_SETTLED:
+    case WHY_TURN:
         if (!w->conn->under_way)
             go_on_soon(w); /* the owner waits for something else: next turn */
         break;
     default:
         break;
     }
+}
+
+static void decide(struct held *held, uint32_t code, const char *text, size_t len)
+{
+    held->decided = true;
+    held->code = code;
+    held->text_len = len < sizeof held->text ? (uint32_t)len : sizeof held->text;
+    if (len)
+        memcpy(held->text, text, held->text_len);
 }
 
 static struct held *hold(struct bus *bus, struct roda_conn *c, struct roda_msg *msg, uint32_t index,
@@ -257,6 +280,8 @@ void roda_submit(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
         }
         struct held *held = hold(bus, c, event.public.msg, index, why);
         if (held) {
+            if (why == WHY_TURN)
+                decide(held, event.decision.code, event.decision.text, strlen(event.decision.text));
             wait_for(c->waiting, held, &event.decision);
             return;
         }
@@ -278,13 +303,16 @@ static void go_on(struct waiting *w)
                               .bus = bus};
         bool filtering = held->why == WHY_DELAY || held->why == WHY_DEFER;
         bool done;
-        if (held->decided) {
-            refuse_here(bus, &event, held->code, held->text, held->text_len);
-            done = true;
-        } else if (filtering && bus->now_ms >= held->since_ms + w->conn->settings->max_delay_ms) {
+        if (filtering && !held->decided &&
+            bus->now_ms >= held->since_ms + w->conn->settings->max_delay_ms) {
             list_remove(&w->ticket_link);
-            refuse_here(bus, &event, RODA_E_TIMEOUT, "", 0);
-            done = true;
+            decide(held, RODA_E_TIMEOUT, "", 0);
+        }
+        if (held->decided) {
+            done = !c->under_way;
+            held->why = WHY_TURN;
+            if (done)
+                refuse_here(bus, &event, held->code, held->text, held->text_len);
         } else {
             if (held->why == WHY_BEHIND)
                 held->since_ms = bus->now_ms;
@@ -294,6 +322,8 @@ static void go_on(struct waiting *w)
             done = process(bus, &event, &held->index, &held->why);
             w->trying = false;
             held->msg = event.public.msg;
+            if (!done && held->why == WHY_TURN)
+                decide(held, event.decision.code, event.decision.text, strlen(event.decision.text));
         }
         if (!done) {
             wait_for(w, held, &event.decision);
@@ -339,13 +369,8 @@ int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint3
         if (w->ticket != ticket)
             continue;
         list_remove(&w->ticket_link);
-        if (verdict != RODA_PASS) {
-            held->decided = true;
-            held->code = verdict == RODA_DROP ? RODA_E_DROPPED : code ? code : RODA_E_DROPPED;
-            held->text_len = text.len < sizeof held->text ? (uint32_t)text.len : sizeof held->text;
-            if (held->text_len)
-                memcpy(held->text, text.ptr, held->text_len);
-        }
+        if (verdict != RODA_PASS)
+            decide(held, verdict == RODA_DROP || !code ? RODA_E_DROPPED : code, text.ptr, text.len);
         go_on_soon(w);
         return 0;
     }
@@ -407,8 +432,10 @@ int roda_route(struct roda_ctx *x, struct roda_event *ev, uint32_t worker, uint6
         event->window = true;
         return RODA_LATER;
     }
-    event->settled = true;
     route = slab_heap_get(&bus->heap, sizeof *route);
+    if (!route && c && c->under_way)
+        return RODA_LATER; /* memory is out: perhaps not for long, and answers keep their order */
+    event->settled = true;
     if (!route) {
         refuse_here(bus, event, RODA_E_MEMORY, "", 0);
         return RODA_HANDLED;
@@ -481,7 +508,8 @@ void input_receipts(struct bus *bus, roda_conn_id id, uint32_t count, uint32_t b
         report_closed(bus, c);
         return;
     }
-    if (waiting_of(c) && waiting_of(c)->oldest && waiting_of(c)->oldest->why == WHY_SETTLED)
+    if (waiting_of(c) && waiting_of(c)->oldest &&
+        (waiting_of(c)->oldest->why == WHY_SETTLED || waiting_of(c)->oldest->why == WHY_TURN))
         go_on_soon(c->waiting);
     input_settled(c);
 }

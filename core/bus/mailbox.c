@@ -249,32 +249,37 @@ static bool still_pushing(const struct bus *bus, uint32_t sender)
     return false;
 }
 
+/* What was taken. False: some of it is left for the next turn. */
+static bool run_taken(struct bus *bus)
+{
+    uint64_t complete[4] = {0}; /* senders that have pushed all of what is taken */
+
+    while (bus->undone && bus->appended < DELIVERIES_PER_DRAIN) {
+        struct chain_node *node = bus->undone;
+        struct roda_item *item = (struct roda_item *)(void *)node;
+        uint32_t from = item->instance >> INSTANCE_BITS, bytes = item->bytes;
+        if (!(complete[from >> 6] >> (from & 63) & 1)) {
+            if (still_pushing(bus, from))
+                break;
+            complete[from >> 6] |= UINT64_C(1) << (from & 63);
+        }
+        bus->undone = node->next;
+        BUS_COUNT(bus, items_run);
+        run_item(bus, node);
+        bus->consumed[from] += bytes;
+    }
+    return !bus->undone;
+}
+
 bool mailbox_drain(struct bus *bus)
 {
-    uint64_t complete[4] = {0}; /* senders that have pushed all of what is taken now */
-
     bus->appended = 0;
     (void)run_own(bus); /* left by the turn before, so older than what came since */
-    for (;;) {
-        if (!bus->undone)
-            bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
-        if (!bus->undone)
-            break;
-        while (bus->undone && bus->appended < DELIVERIES_PER_DRAIN) {
-            struct chain_node *node = bus->undone;
-            struct roda_item *item = (struct roda_item *)(void *)node;
-            uint32_t from = item->instance >> INSTANCE_BITS, bytes = item->bytes;
-            if (!(complete[from >> 6] >> (from & 63) & 1)) {
-                if (still_pushing(bus, from))
-                    break;
-                complete[from >> 6] |= UINT64_C(1) << (from & 63);
-            }
-            bus->undone = node->next;
-            BUS_COUNT(bus, items_run);
-            run_item(bus, node);
-            bus->consumed[from] += bytes;
-        }
-        break; /* what came meanwhile is for the next turn */
+    /* Even if the turn before left something: what was pushed before this turn's input came has
+     * to come before it, so the mailbox is taken once in any case. */
+    if (run_taken(bus)) {
+        bus->undone = chain_take(&bus->mailboxes[bus->worker].chain);
+        (void)run_taken(bus);
     }
     tell_consumed(bus);
     if (bus->undone)

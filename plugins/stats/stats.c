@@ -252,11 +252,18 @@ static void encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t vari
     (void)out;
 }
 
+/* Nothing is ever submitted here, but a filter may refuse a line. */
 static void answer(struct roda_ctx *x, struct roda_conn *c, const struct roda_answer *what)
 {
+    struct roda_out *out;
+
     (void)x;
-    (void)c;
-    (void)what;
+    if (what->code == RODA_OK || what->code == RODA_E_DROPPED)
+        return;
+    out = roda_conn_out(c);
+    roda_out_put(out, RODA_STR("! "));
+    roda_out_put(out, what->text);
+    roda_out_unit(out);
 }
 
 static const struct roda_protocol protocols[] = {
