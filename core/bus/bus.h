@@ -29,6 +29,9 @@ struct context {
     const char *name;
     uint32_t instance;
     uint32_t offloads; /* under way */
+    int start_result;  /* RODA_LATER: its start() goes on; see host.c */
+    bool unstarted;    /* its start() was not called yet: items wait in early */
+    struct chain_node *early_oldest, *early_newest;
     _Atomic int64_t *metrics;
     struct lane_event *deferred_oldest, *deferred_newest; /* publish filters: see lane.c */
     struct list timers;
@@ -218,6 +221,8 @@ bool mailbox_drain(struct bus *bus);
  * on this worker, so more may have been posted. */
 bool mailbox_flush(struct bus *bus);
 bool mailbox_idle(const struct bus *bus); /* nothing to drain or push */
+/* A plugin is started: runs the items that came for it before that. */
+void mailbox_run_early(struct bus *bus, struct context *context);
 /* Gives the answers queued by roda_refuse(), roda_answer() and filters. */
 void answers_give(struct bus *bus);
 /* Lets waiting connections go on that may. */

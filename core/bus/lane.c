@@ -108,9 +108,11 @@ void roda_lane_free(struct roda_lane *lane)
         lane_end(lane);
 }
 
-void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number)
+void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number, int64_t time_ns)
 {
     lane->epoch = epoch;
+    if (lane->time_ns < time_ns)
+        lane->time_ns = time_ns;
     lane->number = lane->shown = lane->expected = number;
 }
 

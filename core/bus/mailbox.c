@@ -17,7 +17,8 @@
  *
  * The window between two workers is the bytes posted and not yet run. While any window of this
  * worker is full, it withholds receipts; so its senders stop, and memory stays bounded. Handling
- * an item never waits. Items to oneself run in the same turn; what they post to oneself in turn,
+ * an item never waits, but for items of a plugin whose start() was not called on this worker yet:
+ * another worker may be faster. Items to oneself run in the same turn; what they post to oneself in turn,
  * some rounds later, runs first thing in the next one.
  */
 
@@ -178,15 +179,41 @@ static void post_receipts(struct bus *bus)
 
 /* ---- draining --------------------------------------------------------------------------- */
 
+static void keep_early(struct context *context, struct chain_node *node)
+{
+    node->next = NULL;
+    if (context->early_newest)
+        context->early_newest->next = node;
+    else
+        context->early_oldest = node;
+    context->early_newest = node;
+}
+
 static void run_item(struct bus *bus, struct chain_node *node)
 {
     struct roda_item *item = (struct roda_item *)(void *)node;
     uint32_t instance = item->instance & ((1u << INSTANCE_BITS) - 1);
     struct context *context = bus->contexts[instance];
 
+    if (context->unstarted && !bus->cancelling) {
+        keep_early(context, node);
+        return;
+    }
     bus_enter(bus, context->plugin ? context->name : NULL, "item");
     item->run(&context->public, item, bus->cancelling ? -ECANCELED : 0);
     bus_leave(bus);
+}
+
+void mailbox_run_early(struct bus *bus, struct context *context)
+{
+    struct chain_node *node = context->early_oldest;
+
+    context->early_oldest = context->early_newest = NULL;
+    while (node) {
+        struct chain_node *next = node->next;
+        run_item(bus, node);
+        node = next;
+    }
 }
 
 static void tell_consumed(struct bus *bus)
@@ -415,6 +442,8 @@ void mailbox_cancel(struct bus *bus)
     struct chain_node *node;
 
     bus->cancelling = true;
+    for (uint32_t i = 1; i < bus->n_contexts; i++)
+        mailbox_run_early(bus, bus->contexts[i]);
     post_receipts(bus);
     for (;;) {
         if (!bus->undone)

@@ -14,11 +14,19 @@
  * an entry (done once by each worker) and a condition that must hold on a worker before it
  * arrives at the barrier. From the moment somebody asks to stop there is a deadline; after it
  * conditions no longer count.
+ *
+ * Two phases have rules of their own. PHASE_START ends on a worker when every plugin has started,
+ * which may take many turns; a failure elsewhere, or a wish to stop, ends it early, and then the
+ * broker goes to PHASE_STOP without ever having opened. PHASE_QUIET waits for what the plugins'
+ * stop() left under way in files, however much of a hurry there is, but not for a disk that hangs:
+ * then the process ends without an orderly teardown (broken), since the kernel still has memory of
+ * it.
  */
 
 #define RECEIVE_BUFFERS      1024u
 #define RECEIVE_BUFFER_BYTES 2048u
 #define LINGER_MS            1000u
+#define FILES_MS             5000u
 #define SQ_ENTRIES           4096u
 #define CQ_ENTRIES_MIN       8192u
 #define CQ_ENTRIES_MAX       65536u
@@ -323,6 +331,12 @@ void broker_stop(struct broker *b, bool hurry)
     wake_all(b);
 }
 
+void broker_reopen(struct broker *b)
+{
+    __atomic_add_fetch((uint32_t *)&b->reopens, 1, __ATOMIC_ACQ_REL);
+    wake_all(b);
+}
+
 static void fail(struct broker *b, bool broken, const char *fmt, va_list args)
 {
     bool first = !__atomic_exchange_n((bool *)&b->telling, true, __ATOMIC_ACQ_REL);
@@ -379,9 +393,45 @@ static int open_listeners(struct broker *b, struct worker *w)
     return 0;
 }
 
-static void enter_phase(struct broker *b, struct worker *w, uint32_t phase)
+static bool stop_asked(const struct broker *b)
+{
+    return __atomic_load_n((const bool *)&b->stop_asked, __ATOMIC_ACQUIRE);
+}
+
+/* In every turn of PHASE_START, until the last plugin has started. */
+static void start_plugins(struct broker *b, struct worker *w)
 {
     char problem[256] = "";
+
+    if (w->start_result != RODA_LATER || stop_asked(b) || !host_start_ready(b->host, &w->bus))
+        return;
+    w->start_result = host_start(b->host, &w->bus, problem, sizeof problem);
+    if (w->start_result < 0)
+        broker_fail(b, "%s", problem);
+}
+
+static void on_deadline(struct wheel_timer *timer)
+{
+    (void)timer; /* it only ends the sleep */
+}
+
+static void stop_plugins(struct broker *b, struct worker *w)
+{
+    mailbox_cancel(&w->bus);
+    inputs_abandon(&w->bus);
+    host_stop(b->host, &w->bus);
+    w->files_deadline_ms = w->net.now_ms + FILES_MS;
+    wheel_arm(&w->wheel, &w->deadline, w->files_deadline_ms, on_deadline);
+}
+
+static bool reopen_asked(const struct broker *b, const struct worker *w)
+{
+    return w->phase == PHASE_RUN &&
+           __atomic_load_n((const uint32_t *)&b->reopens, __ATOMIC_ACQUIRE) != w->reopened;
+}
+
+static void enter_phase(struct broker *b, struct worker *w, uint32_t phase)
+{
     int r;
 
     switch (phase) {
@@ -389,12 +439,6 @@ static void enter_phase(struct broker *b, struct worker *w, uint32_t phase)
         r = open_listeners(b, w);
         if (r)
             broker_fail(b, "worker %u: listeners: %s", w->index, strerror(-r));
-        break;
-    case PHASE_START:
-        r = host_start(b->host, &w->bus, problem, sizeof problem);
-        w->started = !r;
-        if (r)
-            broker_fail(b, "%s", problem);
         break;
     case PHASE_STOP_ACCEPT:
         net_stop_accept(&w->net);
@@ -412,15 +456,16 @@ static void enter_phase(struct broker *b, struct worker *w, uint32_t phase)
         __atomic_store_n((bool *)&b->mailboxes[w->index].closed, true, __ATOMIC_RELEASE);
         break;
     case PHASE_QUIET:
-        mailbox_cancel(&w->bus);
-        inputs_abandon(&w->bus);
-        if (w->started)
-            host_stop(b->host, &w->bus);
-        w->started = false;
+        stop_plugins(b, w);
         (void)mailbox_flush(&w->bus); /* before the barrier, after which nobody looks */
         break;
     case PHASE_END:
         mailbox_cancel(&w->bus);
+        if (files_under_way(w->files))
+            broker_break(b,
+                         "worker %u: %zu requests to files have not ended for %u s: the disk "
+                         "hangs, look at the kernel's messages; what was written last may be lost",
+                         w->index, files_under_way(w->files), FILES_MS / 1000);
         w->ended = true;
         break;
     default:
@@ -447,8 +492,10 @@ static bool nothing_under_way(const struct worker *w)
 static bool phase_done(const struct broker *b, const struct worker *w, uint32_t phase)
 {
     switch (phase) {
+    case PHASE_START:
+        return w->start_result != RODA_LATER || stop_asked(b);
     case PHASE_RUN:
-        return __atomic_load_n((const bool *)&b->stop_asked, __ATOMIC_ACQUIRE);
+        return stop_asked(b);
     case PHASE_STOP_ACCEPT:
     case PHASE_STOP_INPUT:
         return listeners_quiet(w);
@@ -461,6 +508,8 @@ static bool phase_done(const struct broker *b, const struct worker *w, uint32_t 
         return !w->net.open && mailbox_idle(&w->bus);
     case PHASE_STOP:
         return !w->net.open && listeners_quiet(w);
+    case PHASE_QUIET:
+        return !files_under_way(w->files) || w->net.now_ms >= w->files_deadline_ms;
     default:
         return true;
     }
@@ -488,6 +537,8 @@ static void open_next(struct broker *b, uint32_t phase)
 
     if (phase <= PHASE_RUN && has_failed(b))
         next = phase == PHASE_RUN ? PHASE_STOP_ACCEPT : PHASE_STOP;
+    else if (phase == PHASE_START && stop_asked(b))
+        next = PHASE_STOP; /* not every plugin may have started */
     __atomic_store_n((uint32_t *)&b->arrived, 0, __ATOMIC_RELAXED);
     __atomic_store_n((uint32_t *)&b->phase, next, __ATOMIC_RELEASE);
     wake_all(b);
@@ -499,12 +550,11 @@ bool broker_phase_known(const struct broker *b, const struct worker *w)
 {
     uint32_t phase = __atomic_load_n((const uint32_t *)&b->phase, __ATOMIC_ACQUIRE);
 
-    return phase == w->phase && (w->arrived || phase != PHASE_RUN || !phase_done(b, w, phase));
-}
-
-static void on_deadline(struct wheel_timer *timer)
-{
-    (void)timer; /* it only ends the sleep */
+    if (phase != w->phase || reopen_asked(b, w))
+        return false;
+    if (phase == PHASE_START && !w->arrived && host_start_ready(b->host, &w->bus))
+        return false;
+    return w->arrived || phase > PHASE_RUN || !phase_done(b, w, phase);
 }
 
 bool broker_phase_turn(struct broker *b, struct worker *w)
@@ -518,6 +568,12 @@ bool broker_phase_turn(struct broker *b, struct worker *w)
         w->arrived = false;
         enter_phase(b, w, phase);
     }
+    if (reopen_asked(b, w)) {
+        w->reopened = __atomic_load_n((uint32_t *)&b->reopens, __ATOMIC_ACQUIRE);
+        host_reopen(b->host, &w->bus);
+    }
+    if (phase == PHASE_START)
+        start_plugins(b, w);
     if (w->arrived || phase == PHASE_END)
         return false;
     if (phase > PHASE_RUN && phase <= PHASE_CLOSE) {

@@ -15,7 +15,7 @@
 #include "plugin/host.h"
 
 enum phase {
-    PHASE_START,       /* every plugin's start() */
+    PHASE_START,       /* every plugin's start(), with what it does later */
     PHASE_OPEN,        /* listeners are opened */
     PHASE_RUN,         /* until somebody asks to stop */
     PHASE_STOP_ACCEPT, /* no new connections */
@@ -24,8 +24,8 @@ enum phase {
     PHASE_DRAIN_AGAIN, /* what the last ones still caused */
     PHASE_SYNC,        /* files */
     PHASE_CLOSE,       /* what is queued is sent, connections are closed politely */
-    PHASE_STOP,        /* every plugin's stop() */
-    PHASE_QUIET,       /* what was still posted is cancelled */
+    PHASE_STOP,        /* what still is open is closed at once */
+    PHASE_QUIET,       /* what was still posted is cancelled; every plugin's stop(), its files */
     PHASE_END,
 };
 
@@ -48,6 +48,7 @@ struct broker {
     _Atomic bool stop_asked, hurry, failed, telling;
     _Atomic bool broken; /* a worker is dead: no orderly end is possible any more */
     _Atomic uint64_t deadline_ms;
+    _Atomic uint32_t reopens;        /* so many times reopen() was asked for */
     _Atomic uint32_t next_hand_over; /* UNIX connections: which worker gets the next */
     /* Told of PHASE_RUN, PHASE_END and failures, from any thread. NULL: nobody. */
     void (*changed)(void *arg);
@@ -73,6 +74,8 @@ void broker_break(struct broker *broker, const char *fmt, ...) RODA_PRINTF(2, 3)
 /* From any thread. hurry: do not wait for what is politeness only. */
 void broker_stop(struct broker *broker, bool hurry);
 void broker_fail(struct broker *broker, const char *fmt, ...) RODA_PRINTF(2, 3);
+/* From any thread: has every plugin's reopen() called on every worker, once they all run. */
+void broker_reopen(struct broker *broker);
 void broker_join(struct broker *broker);
 void broker_free(struct broker *broker); /* not the conf, but the host; NULL is a no-op */
 

@@ -325,11 +325,17 @@ static int wait_for_end(struct run *run, const sigset_t *signals)
             log_write(RODA_LOG_WARNING, "main",
                       "SIGHUP: this version cannot reload its configuration; restart it");
             break;
+        case SIGUSR1:
+            log_write(RODA_LOG_NOTICE, "main", "SIGUSR1: files are opened anew");
+            broker_reopen(broker);
+            break;
         default:
             break;
         }
     }
     broker_join(broker);
+    if (__atomic_load_n((bool *)&broker->broken, __ATOMIC_ACQUIRE))
+        give_up(run);
     system_pool_stop();
     if (__atomic_load_n((bool *)&broker->failed, __ATOMIC_ACQUIRE)) {
         log_write(RODA_LOG_ERROR, "main", "%s", broker->problem);

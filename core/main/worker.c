@@ -162,6 +162,7 @@ int worker_init(struct worker *w, struct broker *broker, uint32_t index, char *p
     w->broker = broker;
     w->index = index;
     w->phase = PHASE_START;
+    w->start_result = RODA_LATER;
     w->busy = true;
     r = ring_init(&w->ring, system, broker->sq_entries, broker->cq_entries);
     if (r) {

@@ -25,12 +25,14 @@ struct worker {
     uint32_t phase; /* the last one, if entered */
     bool entered;
     bool arrived;        /* at the barrier that ends it */
-    bool started;        /* every plugin's start() went well */
+    int start_result;    /* of the plugins; RODA_LATER: not all have started */
+    uint32_t reopened;   /* so many of the broker's reopens were done */
     bool made, threaded; /* what there is to undo */
     bool ended;
     bool busy;                   /* something is left: the next turn must not sleep */
     uint64_t clock_ns;           /* at the beginning of this turn */
     uint64_t told_ms;            /* about a turn over budget */
+    uint64_t files_deadline_ms;  /* for what stop() left under way */
     struct wheel_timer deadline; /* of the shutdown */
 };
 

@@ -8,7 +8,12 @@
 
 /*
  * Made in the main thread: load, conf, checks, order, init. The workers then start and stop their
- * own instances. Nothing here changes while workers run, so they read it without locks.
+ * own instances. Nothing here changes while workers run, so they read it without locks; what a
+ * worker notes about its own starts (begun[], context.start_result) is read by no other.
+ *
+ * A start() that returns RODA_LATER holds up the plugins behind it on this worker until
+ * roda_started(). stop() follows every start() that did not fail at once, whether it has ended or
+ * not; a roda_started() that comes after that finds start_result 0 and does nothing.
  */
 
 struct host_plugin *host_find(struct host *host, const char *name)
@@ -254,7 +259,8 @@ int host_init(struct host *host, uint32_t n_workers, char *problem, size_t size)
 {
     host->n_workers = n_workers;
     host->buses = memory_alloc(n_workers * sizeof *host->buses);
-    if (!host->buses) {
+    host->begun = memory_alloc(n_workers * sizeof *host->begun);
+    if (!host->buses || !host->begun) {
         (void)snprintf(problem, size, "out of memory");
         return -ENOMEM;
     }
@@ -323,6 +329,7 @@ int host_attach(struct host *host, struct bus *bus)
     for (uint32_t i = 0; i < host->n_plugins; i++) {
         struct context *context = &host->plugins[i].contexts[bus->worker];
         context->bus = bus;
+        context->unstarted = true;
         bus->contexts[i + 1] = context;
         for (uint32_t kind = 1; kind <= RODA_KIND_MAX; kind++)
             if (host->plugins[i].loaded.plugin.kinds & RODA_KIND_BIT(kind))
@@ -342,42 +349,92 @@ int host_attach(struct host *host, struct bus *bus)
     return 0;
 }
 
-static void stop_from(struct host *host, struct bus *bus, uint32_t n)
+static struct context *in_order(const struct host *host, const struct bus *bus, uint32_t n)
 {
-    while (n--) {
-        struct host_plugin *p = &host->plugins[host->start_order[n]];
-        struct context *context = &p->contexts[bus->worker];
+    return &host->plugins[host->start_order[n]].contexts[bus->worker];
+}
+
+static int start_one(struct bus *bus, struct context *context)
+{
+    int r = 0;
+
+    context->start_result = RODA_LATER;
+    bus_enter(bus, context->name, "start");
+    if (context->plugin->start)
+        r = context->plugin->start(&context->public);
+    bus_leave(bus);
+    if (r != RODA_LATER)
+        context->start_result = 0;
+    return r;
+}
+
+int host_start(struct host *host, struct bus *bus, char *problem, size_t size)
+{
+    uint32_t *begun = &host->begun[bus->worker];
+    struct context *context = NULL;
+    int r = 0;
+
+    if (*begun) {
+        context = in_order(host, bus, *begun - 1);
+        r = context->start_result;
+    }
+    while (!r && *begun < host->n_plugins) {
+        context = in_order(host, bus, *begun);
+        r = start_one(bus, context);
+        if (r && r != RODA_LATER)
+            break;
+        ++*begun;
+        context->unstarted = false;
+        mailbox_run_early(bus, context);
+        r = context->start_result;
+    }
+    if (!r || r == RODA_LATER)
+        return r;
+    (void)snprintf(problem, size, "plugin %s: its start failed: %s", context->name, strerror(-r));
+    host_stop(host, bus);
+    return r;
+}
+
+bool host_start_ready(const struct host *host, const struct bus *bus)
+{
+    uint32_t begun = host->begun[bus->worker];
+
+    return !begun || in_order(host, bus, begun - 1)->start_result != RODA_LATER;
+}
+
+void roda_started(struct roda_ctx *x, int result)
+{
+    struct context *context = context_of(x);
+
+    if (context->start_result == RODA_LATER)
+        context->start_result = result < 0 ? result : 0;
+}
+
+void host_stop(struct host *host, struct bus *bus)
+{
+    uint32_t *begun = &host->begun[bus->worker];
+
+    while (*begun) {
+        struct context *context = in_order(host, bus, --*begun);
+        context->start_result = 0;
         bus_enter(bus, context->name, "stop");
-        if (p->loaded.plugin.stop)
-            p->loaded.plugin.stop(&context->public);
+        if (context->plugin->stop)
+            context->plugin->stop(&context->public);
         bus_leave(bus);
         timers_end(context);
     }
 }
 
-int host_start(struct host *host, struct bus *bus, char *problem, size_t size)
+void host_reopen(struct host *host, struct bus *bus)
 {
-    for (uint32_t i = 0; i < host->n_plugins; i++) {
-        struct host_plugin *p = &host->plugins[host->start_order[i]];
-        struct context *context = &p->contexts[bus->worker];
-        int r = 0;
-        bus_enter(bus, context->name, "start");
-        if (p->loaded.plugin.start)
-            r = p->loaded.plugin.start(&context->public);
+    for (uint32_t i = 0; i < host->begun[bus->worker]; i++) {
+        struct context *context = in_order(host, bus, i);
+        if (!context->plugin->reopen)
+            continue;
+        bus_enter(bus, context->name, "reopen");
+        context->plugin->reopen(&context->public);
         bus_leave(bus);
-        if (r) {
-            (void)snprintf(problem, size, "plugin %s: its start failed: %s", p->loaded.name,
-                           strerror(-r));
-            stop_from(host, bus, i);
-            return r;
-        }
     }
-    return 0;
-}
-
-void host_stop(struct host *host, struct bus *bus)
-{
-    stop_from(host, bus, host->n_plugins);
 }
 
 static void plugin_fini(struct host_plugin *p)
@@ -412,6 +469,7 @@ void host_free(struct host *host)
     memory_free(host->plugins);
     memory_free(host->start_order);
     memory_free(host->buses);
+    memory_free(host->begun);
     memory_free(host);
 }
 

@@ -34,6 +34,7 @@ struct host {
     uint32_t *start_order; /* indices into plugins */
     uint32_t n_workers;
     struct bus **buses; /* per worker, for metrics; set by host_attach() */
+    uint32_t *begun;    /* per worker: so many, in start order, have to be stopped */
 };
 
 /* Loads every enabled section's plugin and those that listeners need, fills their conf, runs
@@ -43,9 +44,13 @@ int host_load(struct conf *conf, struct roda_conf_errors *errors, struct host **
 int host_init(struct host *host, uint32_t n_workers, char *problem, size_t size);
 /* [main]: gives bus its contexts, hooks and owners. */
 int host_attach(struct host *host, struct bus *bus);
-/* On the worker: every start(), in start order; on failure the started ones are stopped. */
+/* On the worker: every start(), in start order. RODA_LATER: one of them goes on; call this again
+ * when host_start_ready() says so. On failure those that were begun are stopped. */
 int host_start(struct host *host, struct bus *bus, char *problem, size_t size);
-void host_stop(struct host *host, struct bus *bus); /* reverse; ends timers */
+bool host_start_ready(const struct host *host, const struct bus *bus);
+/* Reverse; ends timers. Whatever start() returned 0 or RODA_LATER is stopped. */
+void host_stop(struct host *host, struct bus *bus);
+void host_reopen(struct host *host, struct bus *bus); /* every reopen(), in start order */
 /* [main]: every fini() in reverse, then the end of everything. NULL is a no-op. */
 void host_free(struct host *host);
 

@@ -147,6 +147,26 @@ int roda_file_read(struct roda_file *file, uint64_t offset, size_t len, roda_rea
     return started(request, file_read(file->file, offset, len, on_read, request));
 }
 
+int roda_file_truncate(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg)
+{
+    struct request *request = request_new(&file->context->public, arg);
+
+    if (!request)
+        return -ENOMEM;
+    request->done = fn;
+    return started(request, file_truncate(file->file, size, on_done, request));
+}
+
+int roda_file_reserve(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg)
+{
+    struct request *request = request_new(&file->context->public, arg);
+
+    if (!request)
+        return -ENOMEM;
+    request->done = fn;
+    return started(request, file_reserve(file->file, size, on_done, request));
+}
+
 void roda_file_close(struct roda_file *file)
 {
     if (!file)
@@ -184,4 +204,14 @@ int roda_file_list(struct roda_ctx *x, const char *directory, roda_list_fn *fn, 
         return -ENOMEM;
     request->list = fn;
     return started(request, file_list(context_of(x)->bus->files, directory, on_list, request));
+}
+
+int roda_directory_make(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg)
+{
+    struct request *request = request_new(x, arg);
+
+    if (!request)
+        return -ENOMEM;
+    request->done = fn;
+    return started(request, file_make_directory(context_of(x)->bus->files, path, on_done, request));
 }

@@ -29,6 +29,9 @@
  * Reads copy at once what stands in the blocks, which may be gone later, and read the rest, which
  * is with the kernel already, by the ring.
  *
+ * Truncation needs a file with nothing under way and keeps it so: `cutting` refuses appends and
+ * syncs until it is known where the file ends. Setting space aside goes on beside everything else.
+ *
  * Who owns what: struct files owns every file and every operation. user_data names a slot of one
  * of two tables (files for WRITE and FSYNC, reads for READ). A file that has something to prepare
  * is on `work`. It is freed by its close job alone, which runs when nothing of it is under way;
@@ -41,6 +44,7 @@
 #define FILE_RETRIES_MAX  100u
 #define FILE_READ_MAX     (1u << 30) /* of one READ; the kernel takes a little less than 2 GB */
 #define FILE_ACCESS       0640
+#define DIRECTORY_ACCESS  0750
 
 struct block {
     struct block *next;
@@ -87,7 +91,7 @@ struct file {
     unsigned mode;
     int fd;
     int error; /* poisoned */
-    bool writing, syncing, closing;
+    bool writing, syncing, cutting, closing;
     unsigned retries;
     uint64_t size, written_end;
     uint64_t synced_end; /* known to be on disk */
@@ -401,6 +405,8 @@ int file_sync(struct file *file, file_done_fn *fn, void *arg)
         return file->error;
     if (file->closing || !(file->mode & FILE_APPEND))
         return -EBADF;
+    if (file->cutting)
+        return -EBUSY;
     struct sync *sync = memory_alloc(sizeof *sync);
     if (!sync)
         return -ENOMEM;
@@ -433,6 +439,8 @@ int64_t file_append(struct file *file, const char *bytes, size_t len)
         return file->error;
     if (file->closing || !(file->mode & FILE_APPEND))
         return -EBADF;
+    if (file->cutting)
+        return -EBUSY;
     if (len > FILE_PENDING_BYTES_MAX)
         return -EMSGSIZE;
     if (file->size - file->written_end + len > FILE_PENDING_BYTES_MAX)
@@ -730,6 +738,100 @@ uint64_t file_size(const struct file *file)
     return file->size;
 }
 
+/* ---- size ------------------------------------------------------------------------------- */
+
+struct size_job {        /* for one file, on the pool */
+    struct ring_job job; /* first */
+    struct file *file;
+    uint64_t size;
+    file_done_fn *fn;
+    void *arg;
+    int result;
+};
+
+static void truncate_work(struct system_job *job)
+{
+    struct size_job *s = (struct size_job *)(void *)job;
+    const struct system *system = s->job.ring->system;
+
+    s->result = system->truncate(system->kernel, s->file->fd, s->size);
+}
+
+static void reserve_work(struct system_job *job)
+{
+    struct size_job *s = (struct size_job *)(void *)job;
+    const struct system *system = s->job.ring->system;
+
+    s->result = system->reserve(system->kernel, s->file->fd, s->size);
+}
+
+static void size_done(struct ring_job *job)
+{
+    struct size_job *s = (struct size_job *)(void *)job;
+    struct file *file = s->file;
+
+    file->unanswered--;
+    file->files->under_way--;
+    file_to_work(file);
+    if (s->job.job.work == truncate_work) {
+        file->cutting = false;
+        if (s->result < 0)
+            poison(file, s->result); /* nobody knows where it ends now */
+        else
+            file->size = file->written_end = file->synced_end = s->size;
+    }
+    s->fn(s->arg, s->result);
+    memory_free(s);
+}
+
+static int size_job_start(struct file *file, void (*work)(struct system_job *job), uint64_t size,
+                          file_done_fn *fn, void *arg)
+{
+    struct size_job *s;
+    int result;
+
+    if (file->error)
+        return file->error;
+    if (file->closing || !(file->mode & FILE_APPEND))
+        return -EBADF;
+    s = memory_alloc(sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    s->job.job.work = work;
+    s->job.done = size_done;
+    s->file = file;
+    s->size = size;
+    s->fn = fn;
+    s->arg = arg;
+    result = ring_job(file->files->ring, &s->job);
+    if (result < 0) {
+        memory_free(s);
+        return result;
+    }
+    file->unanswered++;
+    file->files->under_way++;
+    return 0;
+}
+
+int file_truncate(struct file *file, uint64_t size, file_done_fn *fn, void *arg)
+{
+    int result;
+
+    if (size > file->size)
+        return -EINVAL;
+    if (!file_idle(file))
+        return -EBUSY;
+    result = size_job_start(file, truncate_work, size, fn, arg);
+    if (!result)
+        file->cutting = true;
+    return result;
+}
+
+int file_reserve(struct file *file, uint64_t size, file_done_fn *fn, void *arg)
+{
+    return size_job_start(file, reserve_work, size, fn, arg);
+}
+
 /* ---- names ------------------------------------------------------------------------------ */
 
 static void path_job_free(struct path_job *p)
@@ -801,6 +903,19 @@ static void remove_work(struct system_job *job)
     p->result = system->unlink(system->kernel, p->from);
 }
 
+static void make_directory_work(struct system_job *job)
+{
+    struct path_job *p = (struct path_job *)(void *)job;
+    const struct system *system = p->job.ring->system;
+
+    p->result = system->make_directory(system->kernel, p->from, DIRECTORY_ACCESS);
+    if (p->result < 0)
+        return;
+    p->result = system->sync_directory(system->kernel, p->from);
+    if (p->result == -EINVAL) /* a file system without this */
+        p->result = 0;
+}
+
 static void list_name(void *arg, const char *name)
 {
     struct path_job *p = arg;
@@ -852,6 +967,18 @@ int file_remove(struct files *files, const char *path, file_done_fn *fn, void *a
 
     if (p) {
         p->job.job.work = remove_work;
+        p->done = fn;
+        p->arg = arg;
+    }
+    return path_job_start(files, p, path, NULL);
+}
+
+int file_make_directory(struct files *files, const char *path, file_done_fn *fn, void *arg)
+{
+    struct path_job *p = memory_alloc(sizeof *p);
+
+    if (p) {
+        p->job.job.work = make_directory_work;
         p->done = fn;
         p->arg = arg;
     }

@@ -39,9 +39,16 @@ uint64_t file_size(const struct file *file);
 int64_t file_append(struct file *file, const char *bytes, size_t len);
 int file_sync(struct file *file, file_done_fn *fn, void *arg);
 int file_read(struct file *file, uint64_t offset, size_t len, file_read_fn *fn, void *arg);
+/* Cuts off what stands behind size and syncs; appends and syncs answer -EBUSY until fn. -EBUSY:
+ * something is under way in the file. A failure poisons it. */
+int file_truncate(struct file *file, uint64_t size, file_done_fn *fn, void *arg);
+/* Space on disk for the first size bytes, beside everything else. */
+int file_reserve(struct file *file, uint64_t size, file_done_fn *fn, void *arg);
 void file_close(struct file *file); /* after what is queued; callbacks still run */
 int file_rename(struct files *files, const char *from, const char *to, file_done_fn *fn, void *arg);
 int file_remove(struct files *files, const char *path, file_done_fn *fn, void *arg);
+/* And syncs the directory it lies in. 0 if there is one. */
+int file_make_directory(struct files *files, const char *path, file_done_fn *fn, void *arg);
 int file_list(struct files *files, const char *directory, file_list_fn *fn, void *arg);
 
 #endif

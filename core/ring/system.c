@@ -348,6 +348,44 @@ static int real_sync_directory(void *kernel, const char *path)
     return result;
 }
 
+static int real_truncate(void *kernel, int fd, uint64_t size)
+{
+    (void)kernel;
+    int result;
+
+    if (size > INT64_MAX)
+        return -EFBIG;
+    do
+        result = or_errno(ftruncate(fd, (off_t)size));
+    while (result == -EINTR);
+    return result < 0 ? result : or_errno(fsync(fd));
+}
+
+static int real_reserve(void *kernel, int fd, uint64_t size)
+{
+    (void)kernel;
+    int result;
+
+    if (size > INT64_MAX)
+        return -EFBIG;
+    do
+        result = or_errno(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size));
+    while (result == -EINTR);
+    return result == -ENOSYS ? -EOPNOTSUPP : result;
+}
+
+static int real_make_directory(void *kernel, const char *path, unsigned mode)
+{
+    struct stat status;
+
+    (void)kernel;
+    int result = or_errno(mkdir(path, (mode_t)mode));
+    if (result != -EEXIST)
+        return result;
+    result = or_errno(stat(path, &status));
+    return result < 0 ? result : S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
+}
+
 static int real_rename(void *kernel, const char *from, const char *to)
 {
     (void)kernel;
@@ -632,7 +670,10 @@ const struct system *system_real(void)
         .open = real_open,
         .file_size = real_file_size,
         .sync_directory = real_sync_directory,
+        .truncate = real_truncate,
+        .reserve = real_reserve,
         .rename = real_rename,
+        .make_directory = real_make_directory,
         .unlink = real_unlink,
         .chmod = real_chmod,
         .list = real_list,

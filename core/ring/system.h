@@ -62,7 +62,11 @@ struct system {
     int (*open)(void *kernel, const char *path, int flags, unsigned mode);
     int (*file_size)(void *kernel, int fd, uint64_t *ret_size);
     int (*sync_directory)(void *kernel, const char *path); /* of the file at path */
+    int (*truncate)(void *kernel, int fd, uint64_t size);  /* and syncs */
+    /* Space for the first size bytes; the size stays. -EOPNOTSUPP: the file system cannot. */
+    int (*reserve)(void *kernel, int fd, uint64_t size);
     int (*rename)(void *kernel, const char *from, const char *to);
+    int (*make_directory)(void *kernel, const char *path, unsigned mode); /* 0 if it is there */
     int (*unlink)(void *kernel, const char *path);
     int (*chmod)(void *kernel, const char *path, unsigned mode);
     /* fn once per entry of the directory, "." and ".." left out, sorted by bytes. */

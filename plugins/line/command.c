@@ -21,6 +21,8 @@
  * then. The state of telnet's subnegotiation is therefore kept only when the unit was taken.
  */
 
+#define JOIN_COST 1u /* besides the one of every message */
+
 struct task { /* one unit being carried out */
     struct roda_ctx *x;
     struct roda_conn *c;
@@ -99,6 +101,8 @@ static int submit(const struct task *task, struct roda_msg_init *init)
     if (!msg)
         return refuse_later_or_now(task, error);
     remember(task, init->kind);
+    if (init->kind == RODA_JOIN)
+        roda_charge(task->x, task->c, JOIN_COST);
     roda_submit(task->x, task->c, msg);
     return RODA_TAKEN;
 }
@@ -343,6 +347,16 @@ static void list(const struct task *task)
         line_refuse(task->c, "you are in no room: /who ROOM");
 }
 
+static void show_history(const struct task *task)
+{
+    struct roda_room room;
+
+    if (!state_of(task)->history)
+        line_refuse(task->c, "no history here");
+    else if (find_own_room(task, &room))
+        line_history(task->x, task->c, &room, &task->command);
+}
+
 static void refuse_command(const struct task *task)
 {
     const struct line_syntax *syntax = task->command.syntax;
@@ -382,7 +396,7 @@ static void reply(const struct task *task)
         list(task);
         return;
     case LINE_HISTORY:
-        line_refuse(task->c, "no history here");
+        show_history(task);
         return;
     case LINE_HELP:
         line_help(task->c, task->command.name);

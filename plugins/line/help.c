@@ -15,8 +15,12 @@ static const char *const about_lines[] = {
     "@ NICK: TEXT - somebody says something to you alone",
     "NUMBER ROOM NICK: TEXT - the same with /numbers on: the place of the message in its room",
     "* NUMBER ROOM - your own message was published and has this number (/numbers on)",
+    "TIME ... - one of these lines again: it was said at that time (/history, or before you "
+    "joined)",
     "* NICK joined|left|quit|is|set|put|renamed|invited ... - what happened",
     "* @NICK ... - the same; their name is a word that answers to you begin with",
+    "* history ROOM FROM-TO: ... - what these numbers are: how many messages came, or why they did "
+    "not",
     "* notice to ROOM: TEXT - the broker says something",
     "* ... - anything else: an answer to you",
     "! ... - refused, and why: /help refusals",
@@ -29,6 +33,8 @@ static const char *const about_refusals[] = {
     "! that line was not sent: ... - not UTF-8, a control character, or too long",
     "! you are in no room - /join one first, or name the room",
     "! you are not in ROOM - /join it first",
+    "! ROOM: not stored: ... - the log could not write it, so nobody was sent it",
+    "! history ROOM: ... - why it is not shown, or not all of it",
     "! too fast - wait a little and send it again",
     "! closed: ... - why the broker closes this connection",
     "! REASON: DETAILS - anything else: the line was not carried out, for that reason",

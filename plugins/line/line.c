@@ -12,6 +12,7 @@
  *   command.c   a command to a message, or to a reply
  *   reply.c     answers and refusals
  *   lists.c     replies that are long: /who, /rooms
+ *   history.c   what was said before: /history, and what who joins is shown
  *   help.c      /help
  *   show.c      messages to lines
  *   current.c   which room bare lines go to
@@ -38,6 +39,7 @@ static int start(struct roda_ctx *x)
     struct line_state *state = x->state;
 
     state->rooms = roda_service(x, RODA_ROOMS_ID, &state->rooms_ctx);
+    state->history = roda_service(x, RODA_HISTORY_ID, &state->history_ctx);
     if (state->rooms)
         return 0;
     roda_log(x, RODA_LOG_ERROR, "line: nobody offers %s; add [plugin rooms]", RODA_ROOMS_ID);
@@ -114,6 +116,14 @@ static const struct roda_option options[] = {
      .max = 390,
      .flags = RODA_OPTION_LISTENER | RODA_OPTION_NEW,
      .help = "one line shown to who connects, before the welcome; not to datagram sessions"},
+    {.name = "replay_on_join",
+     .type = RODA_T_INT,
+     .offset = offsetof(struct line_conf, replay_on_join),
+     .initial = "20",
+     .min = 0,
+     .max = 100,
+     .flags = RODA_OPTION_LISTENER | RODA_OPTION_NEW,
+     .help = "messages said before that who joins a room is shown; not in datagram sessions"},
     {.name = NULL},
 };
 
@@ -144,10 +154,10 @@ static const struct roda_protocol protocols[] = {
     {.name = NULL},
 };
 
-static const char *const needs[] = {RODA_ROOMS_ID, NULL};
+static const char *const needs[] = {RODA_ROOMS_ID, RODA_HISTORY_ID "?", NULL};
 
 RODA_PLUGIN(.name = "line", .summary = "the protocol for people with nc, telnet and nc -u",
             .version = "0.1.0", .conf_size = sizeof(struct line_conf),
             .state_size = sizeof(struct line_state), .conn_size = sizeof(struct line_conn),
             .options = options, .metrics = metrics, .protocols = protocols, .needs = needs,
-            .check = check, .start = start, .closed = closed);
+            .check = check, .start = start, .stop = line_history_stop, .closed = closed);

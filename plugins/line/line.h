@@ -1,6 +1,7 @@
 #ifndef RODA_LINE_H
 #define RODA_LINE_H
 /* What the files of the plugin "line" share. The model stands in line.c. */
+#include <roda/history.h>
 #include <roda/plugin.h>
 #include <roda/rooms.h>
 
@@ -10,9 +11,12 @@
 struct line_conf {
     int welcome;
     const char *motd;
+    int64_t replay_on_join; /* messages */
 };
 
 #define LINE_NAME_CHAINS 256u
+
+struct telling;
 
 struct line_name { /* of a room that is somebody's current one here; see current.c */
     struct line_name *next;
@@ -25,6 +29,11 @@ struct line_state { /* per worker */
     struct line_name *names[LINE_NAME_CHAINS];
     const struct roda_rooms *rooms;
     struct roda_ctx *rooms_ctx;
+    const struct roda_history *history; /* NULL: nobody keeps one */
+    struct roda_ctx *history_ctx;
+    struct telling *waiting, *waiting_newest; /* see history.c; so far nobody was asked for them */
+    struct roda_timer *retry;
+    uint32_t reads; /* questions that wait for an answer */
 };
 
 /* struct line_conn.flags */
@@ -40,7 +49,8 @@ enum {
 struct line_conn {          /* counts against the memory of an idle connection: keep it small */
     struct line_name *room; /* the current one; NULL: in no room */
     uint8_t flags;
-    uint8_t moves; /* JOIN and PART under way: the current room is not settled */
+    uint8_t moves;       /* JOIN and PART under way: the current room is not settled */
+    uint8_t joins_shown; /* rooms of which it is being shown what was said before */
 };
 
 #define LINE_TOKEN 1u /* of messages that this plugin submits; 0: the join at connect, by rooms */
@@ -84,6 +94,16 @@ void line_topic(struct roda_conn *c, struct roda_str room, struct roda_str topic
 /* lists.c: /who and /rooms. */
 void line_list_members(struct roda_ctx *x, struct roda_conn *c, struct roda_str room);
 void line_list_rooms(struct roda_ctx *x, struct roda_conn *c);
+
+/* history.c. A room that the connection is in; the command is a valid /history. */
+void line_history(struct roda_ctx *x, struct roda_conn *c, const struct roda_room *room,
+                  const struct line_command *command);
+/* To who joined: that the room is logged, if they are to be told ... */
+void line_announce(struct roda_ctx *x, struct roda_conn *c, struct roda_str room);
+/* ... and what was said up to that number, ahead of everything that is shown from now on. */
+void line_show_before_join(struct roda_ctx *x, struct roda_conn *c, struct roda_str room,
+                           uint64_t number);
+void line_history_stop(struct roda_ctx *x);
 
 /* help.c; an empty topic: all commands. */
 void line_help(struct roda_conn *c, struct roda_str topic);

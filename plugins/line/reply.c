@@ -122,6 +122,11 @@ static void refuse(struct roda_conn *c, const struct roda_answer *answer)
         return;
     s = show_begin(roda_conn_out(c));
     show_word(&s, "! ");
+    if (answer->code == RODA_E_STORAGE && answer->msg) { /* which room's, for who is in several */
+        show_name(&s, answer->msg->flags & RODA_MSG_DIRECT ? RODA_STR("@") : RODA_STR(""));
+        show_name(&s, answer->msg->to);
+        show_word(&s, ": ");
+    }
     show_text(&s, answer->text.len ? answer->text : RODA_STR("refused"), 0);
     show_end(&s);
 }
@@ -159,6 +164,7 @@ void line_welcome_if_due(struct roda_ctx *x, struct roda_conn *c)
              room.name.ptr, room.number);
     if (room.topic.len)
         line_topic(c, room.name, room.topic);
+    line_announce(x, c, room.name);
 }
 
 static void welcome(struct roda_conn *c, const struct roda_room *room, int at_connect)
@@ -182,15 +188,16 @@ static void joined(struct roda_ctx *x, struct roda_conn *c, const struct roda_an
     struct roda_room room = find_room(x, c, answer->msg->to, number);
 
     line_set_room(x, c, answer->msg->to);
-    if (at_connect && !conf->welcome)
-        return;
-    if (!at_connect || !(data->flags & LINE_DATAGRAM)) {
-        welcome(c, &room, at_connect);
+    if (at_connect && conf->welcome && data->flags & LINE_DATAGRAM) {
+        data->flags |= LINE_WELCOME_DUE;
+        if (data->flags & LINE_SPOKE)
+            line_welcome_if_due(x, c);
         return;
     }
-    data->flags |= LINE_WELCOME_DUE;
-    if (data->flags & LINE_SPOKE)
-        line_welcome_if_due(x, c);
+    if (!at_connect || conf->welcome)
+        welcome(c, &room, at_connect);
+    line_announce(x, c, room.name);
+    line_show_before_join(x, c, room.name, answer->msg->prev);
 }
 
 /* After the current room was left, the one joined last is current. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 /*
  * Nothing that anybody sends can look like a line of the broker's own, because no line begins with
@@ -15,10 +16,13 @@
  *   "[NUMBER ]PLACE NICK: TEXT"    a message; PLACE is a room, or "@": for you alone
  *   "[NUMBER ]PLACE * NICK TEXT"   an action (/me)
  *   "[NUMBER ]PLACE -NICK- TEXT"   a notice, from a program
+ *   "TIME ..."                     any of these or of "* NICK ...", said before; see history.c
  *
  * Names hold no spaces and none of ":*!@", and nicks begin with no digit and no dash; so the word
  * behind PLACE always tells who speaks and how, and text begins only behind it. A text of several
- * lines repeats the front on each.
+ * lines repeats the front on each. TIME is one word with colons in it (RFC 3339, in UTC), which no
+ * number and no name is; so what follows it is exactly the line that was shown live, and yet none
+ * can be taken for the other.
  *
  * Among the broker's own lines, those about people begin with a nick, and those that answer begin
  * with a number, a word with a colon or comma, or one of reply_words. Somebody who calls himself
@@ -37,10 +41,14 @@ const uint32_t line_variant_masks[RODA_KIND_MAX + 1] = {
 
 static const char *const reply_words[] = {
     "you",  "pong", "who",     "room", "rooms",  "topic",   "mode",
-    "help", "the",  "numbers", "no",   "notice", "goodbye",
+    "help", "the",  "numbers", "no",   "notice", "goodbye", "history",
 };
 
 /* ---- one line --------------------------------------------------------------------------- */
+
+struct past { /* what stands in front of each line of one message; nothing, if it is live */
+    char time[24];
+};
 
 struct show show_begin(struct roda_out *out)
 {
@@ -178,6 +186,14 @@ void show_text(struct show *s, struct roda_str text, size_t reserved_bytes)
 
 /* ---- messages --------------------------------------------------------------------------- */
 
+static struct show begin_message(struct roda_out *out, const struct past *past)
+{
+    struct show s = show_begin(out);
+
+    show_word(&s, past->time);
+    return s;
+}
+
 static struct roda_str nick_of(const struct roda_msg *msg)
 {
     return msg->sender ? roda_person_get(msg->sender, RODA_PERSON_NICK) : RODA_STR("");
@@ -228,7 +244,8 @@ static void show_announcement_line(struct show *s, const struct roda_msg *msg, s
     show_end(s);
 }
 
-static void show_talk(const struct roda_msg *msg, uint32_t variant, struct roda_out *out)
+static void show_talk(const struct roda_msg *msg, uint32_t variant, struct roda_out *out,
+                      const struct past *past)
 {
     struct roda_str rest = msg->text;
 
@@ -236,7 +253,7 @@ static void show_talk(const struct roda_msg *msg, uint32_t variant, struct roda_
         const char *end =
             msg->flags & RODA_MSG_MULTILINE && rest.len ? memchr(rest.ptr, '\n', rest.len) : NULL;
         struct roda_str line = {rest.ptr, end ? (size_t)(end - rest.ptr) : rest.len};
-        struct show s = show_begin(out);
+        struct show s = begin_message(out, past);
 
         if (msg->sender)
             show_talk_line(&s, msg, line, variant);
@@ -388,19 +405,18 @@ static int is_shown(uint32_t kind)
            kind == RODA_INVITE;
 }
 
-void show_encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t variant,
-                 struct roda_out *out)
+static void show_message(const struct roda_msg *msg, uint32_t variant, struct roda_out *out,
+                         const struct past *past)
 {
     struct show s;
 
-    (void)x;
     if (!is_shown(msg->kind))
         return;
     if (msg->kind == RODA_TEXT || msg->kind == RODA_NOTICE) {
-        show_talk(msg, variant, out);
+        show_talk(msg, variant, out, past);
         return;
     }
-    s = show_begin(out);
+    s = begin_message(out, past);
     show_word(&s, "* ");
     if (variant & LINE_VARIANT_NUMBERS && RODA_KIND_NUMBERED(msg->kind)) {
         show_number(&s, msg->number);
@@ -410,4 +426,26 @@ void show_encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t varian
     }
     (void)show_event(&s, msg, NULL);
     show_end(&s);
+}
+
+void show_encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t variant,
+                 struct roda_out *out)
+{
+    static const struct past live;
+
+    (void)x;
+    show_message(msg, variant, out, &live);
+}
+
+void show_past(const struct roda_msg *msg, uint32_t variant, struct roda_out *out)
+{
+    time_t seconds = (time_t)(msg->time_ns / 1000000000);
+    struct past past;
+    struct tm utc;
+
+    /* The year has four digits for as long as 64 bits of nanoseconds last. */
+    if (!gmtime_r(&seconds, &utc) ||
+        !strftime(past.time, sizeof(past.time), "%Y-%m-%dT%H:%M:%SZ ", &utc))
+        past.time[0] = '\0';
+    show_message(msg, variant, out, &past);
 }

@@ -27,6 +27,8 @@ void show_end(struct show *s);
 
 void show_encode(struct roda_ctx *x, const struct roda_msg *msg, uint32_t variant,
                  struct roda_out *out);
+/* The same with the time in front of each line: something that was said before. */
+void show_past(const struct roda_msg *msg, uint32_t variant, struct roda_out *out);
 /* "ana set the topic of lobby: hi", without the "* " and the number; who instead of the sender's
  * nick if not NULL. Writes nothing and returns 0 if there is nothing to say. */
 int show_event(struct show *s, const struct roda_msg *msg, const char *who);

@@ -82,7 +82,9 @@ const struct line_syntax line_syntaxes[] = {
      {ROOM, TEXT},
      "ROOM N|FROM-TO|since NUMBER",
      "show what was said: the last N, from one number to another, or after one",
-     "at most 300 messages at once\n"},
+     "answer: lines as they were, TIME in front, then * history ROOM FROM-TO: N messages\n"
+     "of numbers that are not kept: * history ROOM FROM-TO: not kept\n"
+     "at most 300 messages at once; the last line says how to go on\n"},
     {"numbers",
      LINE_NUMBERS,
      1,

@@ -120,15 +120,16 @@ static void arrive_join(struct roda_ctx *x, struct roda_event *ev, uint64_t room
     struct room *room = directory_room_by_id(directory_of(x), room_id);
     struct home *home = home_find(x, room_id);
     const char *text = "";
-    uint32_t code;
+    uint32_t code = 0;
 
     if (!room) { /* cannot be: the join keeps it */
         refuse(x, ev, RODA_E_NO_ROOM, text);
         return;
     }
     if (!home)
-        home = home_new(x, room);
-    code = home ? decide_join(x, home, ev->msg, &text) : RODA_E_MEMORY;
+        code = home_new(x, room, &home);
+    if (!code)
+        code = decide_join(x, home, ev->msg, &text);
     if (code)
         refuse(x, ev, code, text);
     if (code || !home_publish(x, home, roda_msg_ref(ev->msg)))

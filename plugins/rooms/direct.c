@@ -6,7 +6,7 @@
 /*
  * Private messages. A pair of people is a hidden room: it has a home, a lane, an epoch and numbers,
  * so that what two people write to each other, by several doors, has one order. Its home follows
- * from a stable hash of both people's ids.
+ * from a stable hash of both people's ids, and is a worker that may be home to rooms as well.
  *
  * The pairs of a home are bounded: when there are too many, the one that was idle longest is
  * forgotten, and begins a new epoch if its people write again.
@@ -41,6 +41,12 @@ static void order(uint64_t a, uint64_t b, uint64_t ret_people[2])
     ret_people[1] = a < b ? b : a;
 }
 
+/* A worker that has rooms, and so a partition of a log: there are no more than partitions. */
+static uint32_t home_of(const struct roda_ctx *x, uint64_t key)
+{
+    return roda_partition_worker((uint32_t)(key % RODA_PARTITIONS), x->n_workers);
+}
+
 static uint64_t sender_of(const struct roda_msg *msg)
 {
     return msg->sender ? roda_person_id(msg->sender) : 0;
@@ -59,8 +65,7 @@ int direct_handle(const struct ask *ask)
     order(sender_of(ask->msg), roda_person_id(target), people);
     roda_person_unref(target);
     key = key_of(people);
-    return roda_route(ask->x, ask->ev, directory_home(directory_of(ask->x), key),
-                      DESTINATION_DIRECT | key);
+    return roda_route(ask->x, ask->ev, home_of(ask->x, key), DESTINATION_DIRECT | key);
 }
 
 /* ---- pairs at their home --------------------------------------------------------------------- */
@@ -74,7 +79,7 @@ static void pair_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
 
     if (result < 0) {
         roda_count(x, ROOMS_REFUSED, 1);
-        roda_lane_refuse(x, msg, RODA_E_STORAGE, RODA_STR(""));
+        roda_lane_refuse(x, msg, RODA_E_STORAGE, storage_reason(result));
         return;
     }
     roda_count(x, ROOMS_DIRECT, 1);
@@ -171,7 +176,7 @@ static int pair_new(struct roda_ctx *x, uint64_t key, const uint64_t people[2],
     }
     while (!epoch)
         roda_random(x, &epoch, sizeof(epoch));
-    roda_lane_set(pair->lane, epoch, 0);
+    roda_lane_set(pair->lane, epoch, 0, 0);
     pair->key = key;
     memcpy(pair->people, people, sizeof(pair->people));
     pair->next = *chain_of(state, key);

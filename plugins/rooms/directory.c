@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <roda/history.h>
 #include <roda/rooms.h>
 
 #include "ids.h"
@@ -39,11 +40,9 @@ struct directory {
     struct room **buckets;
     uint32_t n_rooms, n_buckets, max_rooms;
     struct ids ids;
-    uint8_t homes[SLOTS];
 };
 
-int directory_new(struct roda_ctx *x, uint32_t max_rooms, const uint8_t homes[SLOTS],
-                  struct directory **ret_directory)
+int directory_new(struct roda_ctx *x, uint32_t max_rooms, struct directory **ret_directory)
 {
     enum { START = 64 };
     struct directory *d = roda_alloc(x, sizeof(*d));
@@ -60,7 +59,6 @@ int directory_new(struct roda_ctx *x, uint32_t max_rooms, const uint8_t homes[SL
     }
     d->nicks_capacity = d->n_buckets = START;
     d->max_rooms = max_rooms;
-    memcpy(d->homes, homes, sizeof(d->homes));
     *ret_directory = d;
     return 0;
 }
@@ -82,11 +80,6 @@ void directory_free(struct roda_ctx *x, struct directory *d)
     roda_free(x, d->nicks);
     roda_free(x, d->buckets);
     roda_free(x, d);
-}
-
-uint32_t directory_home(const struct directory *d, uint64_t stable_hash)
-{
-    return d->homes[stable_hash % SLOTS];
 }
 
 static void lock(struct directory *d)
@@ -394,7 +387,7 @@ static int room_new(struct roda_ctx *x, struct directory *d, struct roda_str sho
         roda_free(x, room);
         return r;
     }
-    room->home = directory_home(d, roda_hash_stable(folded));
+    room->home = roda_partition_worker(roda_room_partition(folded), x->n_workers);
     room->references = 1; /* the directory's own */
     room->hash = name->hash;
     room->name_len = (uint8_t)shown.len;

@@ -44,12 +44,8 @@ int name_fold(struct roda_str name, struct name *ret_name); /* -EINVAL: can be n
 /* A name in the form in which it is kept and shown: NFC. Points into name or folded. */
 struct roda_str name_shown(struct roda_str name, const struct name *folded);
 
-/* homes: of the 64 slots, the worker of each. */
-#define SLOTS 64u
-int directory_new(struct roda_ctx *x, uint32_t max_rooms, const uint8_t homes[SLOTS],
-                  struct directory **ret_directory);
+int directory_new(struct roda_ctx *x, uint32_t max_rooms, struct directory **ret_directory);
 void directory_free(struct roda_ctx *x, struct directory *d); /* NULL is a no-op */
-uint32_t directory_home(const struct directory *d, uint64_t stable_hash);
 
 /* ---- nicks ----------------------------------------------------------------------------------- */
 /* -EEXIST: somebody else has it; -EINVAL: no name; -ENOMEM. */

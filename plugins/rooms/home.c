@@ -46,32 +46,49 @@ static int is_first_room(const struct roda_ctx *x, const struct room *room)
            name.len == own.len && !memcmp(name.text, own.ptr, own.len);
 }
 
-/* Where the room's numbers begin. Nothing was kept, so the epoch is a new one. */
-static void set_start(struct roda_ctx *x, struct home *home)
+/* Where the room's numbers begin: behind what was kept of it, which only the log knows. If nothing
+ * is kept, nobody can ask for a number of before, and the epoch is a new one. */
+static int set_start(struct roda_ctx *x, struct roda_lane *lane, const struct room *room)
 {
-    uint64_t epoch = 0;
+    const struct rooms_state *state = state_of(x);
+    struct roda_history_start start = {.epoch = 0};
+    int r = -ENOENT;
 
-    while (!epoch)
-        roda_random(x, &epoch, sizeof(epoch));
-    roda_lane_set(home->lane, epoch, 0);
+    if (state->history)
+        r = state->history->start(state->history_ctx, room_name(room), &start);
+    if (r && r != -ENOENT)
+        return r; /* it is kept, so any other start could use numbers twice */
+    if (r)
+        start = (struct roda_history_start){.epoch = 0};
+    while (!start.epoch)
+        roda_random(x, &start.epoch, sizeof(start.epoch));
+    roda_lane_set(lane, start.epoch, start.number, start.time_ns);
+    return 0;
 }
 
-struct home *home_new(struct roda_ctx *x, struct room *room)
+uint32_t home_new(struct roda_ctx *x, struct room *room, struct home **ret_home)
 {
     struct home *home = roda_alloc(x, sizeof(*home) + x->n_workers * sizeof(*home->on_worker));
+    int r;
 
     if (!home)
-        return NULL;
+        return RODA_E_MEMORY;
     if (roda_lane_new(x, home_event, home, &home->lane)) {
         roda_free(x, home);
-        return NULL;
+        return RODA_E_MEMORY;
+    }
+    r = set_start(x, home->lane, room);
+    if (r) {
+        roda_lane_free(home->lane);
+        roda_free(x, home);
+        return r == -ENOMEM ? RODA_E_MEMORY : RODA_E_STORAGE;
     }
     home->room = room_ref(room);
-    set_start(x, home);
     directory_open(directory_of(x), room);
     state_of(x)->homes[id_index(room->id)] = home;
     roda_count(x, ROOMS_OPEN, 1);
-    return home;
+    *ret_home = home;
+    return 0;
 }
 
 static void home_free(struct roda_ctx *x, struct home *home)
@@ -437,13 +454,29 @@ static void carry_out(struct roda_ctx *x, struct home *home, struct roda_msg *ms
     }
 }
 
-static void not_stored(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
+struct roda_str storage_reason(int result)
+{
+    switch (result) {
+    case -ENOSPC:
+    case -EDQUOT:
+        return RODA_STR("not stored: the disk is full; nothing was sent");
+    case -ENOMEM:
+        return RODA_STR("not stored: the broker is out of memory; nothing was sent");
+    default:
+        return RODA_STR("not stored: the disk does not work; nothing was sent");
+    }
+}
+
+/* Nothing has changed yet, so nothing needs to be taken back but that somebody was about to leave.
+ * The number is lost; `prev` of the next message says that nobody was shown it. */
+static void not_stored(struct roda_ctx *x, struct home *home, struct roda_msg *msg, int result)
 {
     struct home_member *member = home_leaver(x, home, msg, TARGET_NOW);
 
     if (member)
         member->leaving = 0;
-    lane_refuse(x, msg, RODA_E_STORAGE);
+    roda_count(x, ROOMS_REFUSED, 1);
+    roda_lane_refuse(x, msg, RODA_E_STORAGE, storage_reason(result));
 }
 
 static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int result)
@@ -454,7 +487,7 @@ static void home_event(struct roda_ctx *x, void *arg, struct roda_msg *msg, int 
     if (msg->kind == RODA_NICK || msg->kind == RODA_AWAY || msg->kind == RODA_QUIT)
         event_leave_lane(x, home, msg, result);
     else if (result < 0)
-        not_stored(x, home, msg);
+        not_stored(x, home, msg, result);
     else
         carry_out(x, home, msg);
     if (msg->kind == RODA_JOIN)

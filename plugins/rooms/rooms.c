@@ -20,16 +20,15 @@
  *   direct.c     private messages
  *   service.c    rooms/1, for looking
  *
- * A room's home follows from its name: stable hash -> slot (64) -> log partition (16) -> worker. So
- * all rooms of a partition live on one worker, and the files of a log have one writer each. With
- * more than 16 workers the others are home to none.
+ * A room's home follows from its name: stable hash -> slot -> log partition -> worker, as
+ * <roda/history.h> says. So all rooms of a partition live on one worker, the files of a log have
+ * one writer each, and where a room's numbers begin is asked without leaving its home. With more
+ * workers than partitions (16) the others are home to none.
  *
  * What may be refused without asking the home is refused here, but only when nothing of the
  * connection is under way: a JOIN that is may make true what is not yet, and answers come in the
  * order of the messages.
  */
-
-#define PARTITIONS 16u
 
 /* ---- what a message asks --------------------------------------------------------------------- */
 
@@ -226,13 +225,9 @@ static int check(const void *conf, struct roda_conf_errors *errors)
 
 static int init(struct roda_ctx *x)
 {
-    uint8_t homes[SLOTS];
     struct directory *directory;
-    int r;
+    int r = directory_new(x, (uint32_t)conf_of(x)->max_rooms, &directory);
 
-    for (uint32_t slot = 0; slot < SLOTS; slot++)
-        homes[slot] = (uint8_t)(slot % PARTITIONS % x->n_workers);
-    r = directory_new(x, (uint32_t)conf_of(x)->max_rooms, homes, &directory);
     if (!r)
         x->shared = directory;
     return r;
@@ -251,6 +246,7 @@ static int start(struct roda_ctx *x)
     struct rooms_state *state = state_of(x);
     uint32_t n = (uint32_t)conf_of(x)->max_rooms;
 
+    state->history = roda_service(x, RODA_HISTORY_ID, &state->history_ctx);
     state->n_indexes = n;
     state->homes = roda_alloc(x, n * sizeof(struct home *));
     state->locals = roda_alloc(x, n * sizeof(struct local *));
@@ -339,10 +335,12 @@ static const struct roda_service_table services[] = {
     {.id = NULL},
 };
 
+static const char *const needs[] = {RODA_HISTORY_ID "?", NULL};
+
 RODA_PLUGIN(.name = "rooms", .summary = "rooms and people, for all protocols", .version = "0.1.0",
             .conf_size = sizeof(struct rooms_conf), .state_size = sizeof(struct rooms_state),
             .conn_size = sizeof(struct rooms_conn), .options = options, .metrics = metrics,
-            .services = services,
+            .services = services, .needs = needs,
             .kinds = RODA_KIND_BIT(RODA_TEXT) | RODA_KIND_BIT(RODA_NOTICE) |
                      RODA_KIND_BIT(RODA_TOPIC) | RODA_KIND_BIT(RODA_KICK) |
                      RODA_KIND_BIT(RODA_MODE) | RODA_KIND_BIT(RODA_JOIN) |

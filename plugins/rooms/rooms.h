@@ -1,6 +1,7 @@
 #ifndef RODA_ROOMS_INSIDE_H
 #define RODA_ROOMS_INSIDE_H
 /* What the files of the plugin "rooms" share. The model stands in rooms.c. */
+#include <roda/history.h>
 #include <roda/plugin.h>
 #include <roda/rooms.h>
 
@@ -33,6 +34,8 @@ struct rooms_state {       /* per worker */
     struct pair **pairs;         /* see direct.c */
     struct pair *pairs_newest, *pairs_oldest;
     uint32_t n_pairs, pair_chains;
+    const struct roda_history *history; /* NULL: nothing is kept */
+    struct roda_ctx *history_ctx;
 };
 
 static inline const struct rooms_conf *conf_of(const struct roda_ctx *x)
@@ -219,7 +222,8 @@ struct home {
 };
 
 struct home *home_find(const struct roda_ctx *x, uint64_t room_id); /* NULL: none here */
-struct home *home_new(struct roda_ctx *x, struct room *room);       /* NULL: memory is out */
+/* 0, or the code to refuse with. */
+uint32_t home_new(struct roda_ctx *x, struct room *room, struct home **ret_home);
 void home_stop(struct roda_ctx *x);
 roda_conn_id *home_invitation(const struct home *home, roda_conn_id conn); /* NULL: none */
 /* Who leaves by this PART or KICK; NULL: nobody, or it is another kind. */
@@ -233,6 +237,8 @@ int home_quiet(const struct roda_ctx *x, const struct home *home);
 void home_remove(struct roda_ctx *x, struct home *home, struct home_member *member);
 void home_sweep(struct roda_ctx *x, struct home *home); /* gives it up soon, if it has no members */
 struct roda_workers workers_only(uint32_t worker);
+/* Why storage refused a message, in words. */
+struct roda_str storage_reason(int result);
 
 /* ---- arrive.c -------------------------------------------------------------------------------- */
 

@@ -19,7 +19,8 @@ struct roda_file {
     uint32_t mode;
     size_t written; /* of the disk's bytes: the rest waits for the end of the turn */
     int error;
-    uint32_t requests;
+    uint32_t requests, calls; /* calls: one of its callbacks runs */
+    bool cutting;             /* until it is known where it ends */
     bool closed;
 };
 
@@ -43,7 +44,7 @@ static struct disk_file *disk_make(struct testhost *h, const char *path)
 
 static void file_drop(struct roda_file *f)
 {
-    if (!f->closed || f->requests)
+    if (!f->closed || f->requests || f->calls)
         return;
     list_remove(&f->link);
     f->disk->opened--;
@@ -52,7 +53,7 @@ static void file_drop(struct roda_file *f)
     free(f);
 }
 
-enum request_kind { OPEN, SYNC, READ, RENAME, REMOVE, LIST };
+enum request_kind { OPEN, SYNC, READ, TRUNCATE, RESERVE, RENAME, REMOVE, DIRECTORY, LIST };
 struct request {
     struct job job;
     enum request_kind kind;
@@ -107,7 +108,7 @@ static void run_read(struct request *r, int result)
     if (copy && len)
         memcpy(copy, b->data + start, len);
     r->fn.read(&r->job.context->x, r->arg, (struct roda_str){copy ? copy : "", copy ? len : 0},
-               result < 0 ? result : (int)len);
+               result);
     free(copy);
 }
 
@@ -115,10 +116,34 @@ static void run_sync(struct request *r, int result)
 {
     struct roda_file *f = r->file;
 
+    files_write(f->context->worker); /* a sync comes after the writes that it is to cover */
     if (!result && f->error)
         result = f->error;
     if (!result && f->disk->synced < r->offset)
         f->disk->synced = (size_t)r->offset;
+    r->fn.done(&r->job.context->x, r->arg, result);
+}
+
+static void run_truncate(struct request *r, int result)
+{
+    struct roda_file *f = r->file;
+
+    f->cutting = false;
+    if (!result)
+        result = r->job.context->instance->host->write_error;
+    if (result) {
+        f->error = result;
+    } else {
+        f->disk->bytes.len = f->written = f->disk->synced = (size_t)r->offset;
+        f->disk->bytes.data[f->written] = '\0';
+    }
+    r->fn.done(&r->job.context->x, r->arg, result);
+}
+
+static void run_reserve(struct request *r, int result)
+{
+    if (!result)
+        result = r->job.context->instance->host->write_error;
     r->fn.done(&r->job.context->x, r->arg, result);
 }
 
@@ -152,6 +177,20 @@ static int by_text(const void *a, const void *b)
     return strcmp(x->ptr, y->ptr);
 }
 
+/* A folder is there once, however many files it has. */
+static size_t without_doubles(struct roda_str *names, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (kept && !strcmp(names[kept - 1].ptr, names[i].ptr))
+            free((char *)(uintptr_t)names[i].ptr);
+        else
+            names[kept++] = names[i];
+    }
+    return kept;
+}
+
 static void run_list(struct request *r, int result)
 {
     struct testhost *h = r->job.context->instance->host;
@@ -162,15 +201,19 @@ static void run_list(struct request *r, int result)
         length--;
     for (struct disk_file *d = h->disk; d && !result; d = d->next) {
         const char *rest = d->path + length + 1;
-        if (d->removed || strncmp(d->path, r->path, length) || d->path[length] != '/' || !*rest ||
-            strchr(rest, '/'))
+        if (d->removed || strncmp(d->path, r->path, length) || d->path[length] != '/' || !*rest)
             continue;
+        struct roda_str name = {copy_text((struct roda_str){rest, strcspn(rest, "/")}),
+                                strcspn(rest, "/")};
         names = grown(names, n, &room, sizeof *names);
-        names[n++] = (struct roda_str){rest, strlen(rest)};
+        names[n++] = name;
     }
     if (n)
         qsort(names, n, sizeof *names, by_text);
+    n = without_doubles(names, n);
     r->fn.list(&r->job.context->x, r->arg, names, n, result);
+    for (size_t i = 0; i < n; i++)
+        free((char *)(uintptr_t)names[i].ptr);
     free(names);
 }
 
@@ -181,6 +224,10 @@ static void request_run(struct job *job, int result)
     struct testhost *h = context->instance->host;
     struct hook_before before = hook_enter(h, context->instance, "file request");
 
+    if (r->file) { /* is not under way any more in its callback */
+        r->file->requests--;
+        r->file->calls++;
+    }
     switch (r->kind) {
     case OPEN:
         run_open(r, result);
@@ -194,6 +241,15 @@ static void request_run(struct job *job, int result)
     case LIST:
         run_list(r, result);
         break;
+    case TRUNCATE:
+        run_truncate(r, result);
+        break;
+    case RESERVE:
+        run_reserve(r, result);
+        break;
+    case DIRECTORY: /* they are where files are */
+        r->fn.done(&context->x, r->arg, result ? result : h->write_error);
+        break;
     default:
         if (!result)
             result = r->kind == RENAME ? rename_file(h, r->path, r->to) : remove_file(h, r->path);
@@ -201,7 +257,7 @@ static void request_run(struct job *job, int result)
     }
     hook_leave(h, before);
     if (r->file) {
-        r->file->requests--;
+        r->file->calls--;
         file_drop(r->file);
     }
     free(r->path);
@@ -253,6 +309,8 @@ int64_t roda_file_append(struct roda_file *file, struct roda_str bytes)
         return -EBADF;
     if (file->error)
         return file->error;
+    if (file->cutting)
+        return -EBUSY;
     if (bytes.len > WAITING_BYTES_MAX)
         return -EMSGSIZE;
     if (b->len - file->written + bytes.len > WAITING_BYTES_MAX)
@@ -279,12 +337,57 @@ void files_write(struct worker *w)
 
 int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg)
 {
-    struct request *r = request_new(&file->context->x, SYNC, NULL, arg);
+    struct request *r;
 
-    if (!r)
+    if (!(file->mode & RODA_FILE_APPEND))
+        return -EBADF;
+    if (file->error)
+        return file->error;
+    if (file->cutting)
+        return -EBUSY;
+    if (!(r = request_new(&file->context->x, SYNC, NULL, arg)))
         return -ENOMEM;
     r->file = file;
     r->offset = file->disk->bytes.len;
+    r->fn.done = fn;
+    file->requests++;
+    return 0;
+}
+
+int roda_file_truncate(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg)
+{
+    struct request *r;
+
+    if (!(file->mode & RODA_FILE_APPEND))
+        return -EBADF;
+    if (size > file->disk->bytes.len)
+        return -EINVAL;
+    if (file->requests || file->written != file->disk->bytes.len)
+        return -EBUSY;
+    if (file->error)
+        return file->error;
+    if (!(r = request_new(&file->context->x, TRUNCATE, NULL, arg)))
+        return -ENOMEM;
+    file->cutting = true;
+    r->file = file;
+    r->offset = size;
+    r->fn.done = fn;
+    file->requests++;
+    return 0;
+}
+
+int roda_file_reserve(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg)
+{
+    struct request *r;
+
+    if (!(file->mode & RODA_FILE_APPEND))
+        return -EBADF;
+    if (file->error)
+        return file->error;
+    if (!(r = request_new(&file->context->x, RESERVE, NULL, arg)))
+        return -ENOMEM;
+    r->file = file;
+    r->offset = size;
     r->fn.done = fn;
     file->requests++;
     return 0;
@@ -329,6 +432,16 @@ int roda_file_rename(struct roda_ctx *x, const char *from, const char *to, roda_
 int roda_file_remove(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg)
 {
     struct request *r = request_new(x, REMOVE, path, arg);
+
+    if (!r)
+        return -ENOMEM;
+    r->fn.done = fn;
+    return 0;
+}
+
+int roda_directory_make(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg)
+{
+    struct request *r = request_new(x, DIRECTORY, path, arg);
 
     if (!r)
         return -ENOMEM;

@@ -18,6 +18,8 @@
  *   -> reports (answers, ready, charged, closing) -> places, sends, closed
  *   -> posts go out, then the posts "after"
  *
+ * Starts go on side by side: those of a worker one after the other, in turns of all workers.
+ *
  * No report runs inside a roda_*() call; it is remembered and made at the end of the turn.
  * progress counts whatever was done, so that testhost_run() knows when nothing is left.
  *
@@ -25,7 +27,9 @@
  * on as well as it can. testhost_stop() counts complaints and what is still alive.
  */
 
-#define TURNS_MAX 100000u
+#define TURNS_MAX       100000u
+#define START_STEPS_MAX 10000u
+#define START_STEP_MS   10u
 
 struct testhost *host_current;
 
@@ -281,6 +285,7 @@ struct testhost *testhost_new(uint32_t n_workers)
         w->host = h;
         w->index = i;
         w->mailbox_end = &w->mailbox;
+        w->early_end = &w->early;
         list_init(&w->answers);
         list_init(&w->timers);
         list_init(&w->jobs);
@@ -548,21 +553,71 @@ static int init_all(struct testhost *h)
     return 0;
 }
 
+void roda_started(struct roda_ctx *x, int result)
+{
+    struct context *context = context_of(x);
+
+    if (context->started && context->start_result != RODA_LATER)
+        complain(host_of(x), "%s: roda_started(), but no start goes on",
+                 context->instance->plugin.name);
+    context->start_result = result < 0 ? result : 0;
+}
+
+static int start_one(struct testhost *h, struct worker *w, struct instance *i)
+{
+    struct context *context = &i->contexts[w->index];
+    struct hook_before before = hook_enter(h, i, "start");
+
+    context->started = true; /* its own calls of roda_service() work */
+    context->start_result = RODA_LATER;
+    int result = i->plugin.start ? i->plugin.start(&context->x) : 0;
+    hook_leave(h, before);
+    if (result != RODA_LATER)
+        context->start_result = 0;
+    if (result && result != RODA_LATER)
+        context->started = false; /* it has undone it itself */
+    return result;
+}
+
+/* As far as it goes: 0, RODA_LATER, or an error. */
 static int start_worker(struct testhost *h, struct worker *w)
 {
-    for (uint32_t n = 0; n < h->n_instances; n++) {
-        struct instance *i = h->instances[h->order[n]];
-        struct hook_before before = hook_enter(h, i, "start");
-        i->contexts[w->index].started = true; /* its own calls of roda_service() work */
-        int result = i->plugin.start ? i->plugin.start(ctx_on(i, w)) : 0;
-        hook_leave(h, before);
-        if (result) {
-            i->contexts[w->index].started = false;
-            set_error(h, "%s: start on worker %u: %s", i->plugin.name, w->index, strerror(-result));
-            return result;
-        }
+    struct instance *i = NULL;
+    int result = 0;
+
+    if (w->next_start) {
+        i = h->instances[h->order[w->next_start - 1]];
+        result = i->contexts[w->index].start_result;
     }
-    return 0;
+    while (!result && w->next_start < h->n_instances) {
+        i = h->instances[h->order[w->next_start++]];
+        result = start_one(h, w, i);
+        if (!result || result == RODA_LATER)
+            mailbox_run_early(w);
+        if (result == RODA_LATER)
+            result = i->contexts[w->index].start_result;
+    }
+    if (result && result != RODA_LATER)
+        set_error(h, "%s: start on worker %u: %s", i->plugin.name, w->index, strerror(-result));
+    return result;
+}
+
+/* All workers, until every start is over; time goes on when nothing else can happen. */
+static int start_all(struct testhost *h)
+{
+    for (unsigned i = 0; i < START_STEPS_MAX; i++) {
+        int result = 0;
+        for (uint32_t w = 0; w < h->n_workers && (!result || result == RODA_LATER); w++) {
+            int one = start_worker(h, &h->workers[w]);
+            result = one ? one : result;
+        }
+        if (result != RODA_LATER)
+            return result;
+        if (!testhost_turn(h))
+            testhost_advance_ms(h, START_STEP_MS);
+    }
+    set_error(h, "a start does not end");
+    return -ETIMEDOUT;
 }
 
 int testhost_start(struct testhost *h)
@@ -579,8 +634,8 @@ int testhost_start(struct testhost *h)
     free(marks);
     if (!result)
         result = init_all(h);
-    for (uint32_t w = 0; w < h->n_workers && !result; w++)
-        result = start_worker(h, &h->workers[w]);
+    if (!result)
+        result = start_all(h);
     if (result) {
         int problems = testhost_stop(h);
         (void)problems; /* counted again by whoever stops it */
@@ -706,6 +761,19 @@ void testhost_advance_ms(struct testhost *h, uint64_t ms)
 void testhost_set_time_ns(struct testhost *h, int64_t time_ns)
 {
     h->time_ns = time_ns;
+}
+
+void testhost_reopen(struct testhost *h)
+{
+    for (uint32_t w = 0; w < h->n_workers && h->started; w++)
+        for (uint32_t n = 0; n < h->n_instances; n++) {
+            struct instance *i = h->instances[h->order[n]];
+            if (!i->plugin.reopen || !i->contexts[w].started)
+                continue;
+            struct hook_before before = hook_enter(h, i, "reopen");
+            i->plugin.reopen(&i->contexts[w].x);
+            hook_leave(h, before);
+        }
 }
 
 /* ---- faults and metrics ----------------------------------------------------------------- */
@@ -895,6 +963,8 @@ int testhost_stop(struct testhost *h)
         (void)testhost_run(h);
     }
     h->cancelling = true;
+    for (uint32_t w = 0; w < h->n_workers; w++)
+        mailbox_run_early(&h->workers[w]);
     (void)testhost_run(h);
     for (uint32_t w = h->n_workers; w-- && h->order;)
         stop_worker(h, &h->workers[w]);

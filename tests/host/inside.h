@@ -85,7 +85,8 @@ struct context { /* an instance on one worker */
     struct link deferred;      /* struct lane_event, by their deferral */
     struct source source;
     int64_t *metrics;
-    bool started;
+    bool started;     /* its start() was called, its stop() was not */
+    int start_result; /* RODA_LATER: it goes on */
 };
 
 struct instance {
@@ -169,6 +170,8 @@ struct worker {
     uint32_t index;
     struct context core; /* for parcels */
     struct roda_item *mailbox, **mailbox_end;
+    struct roda_item *early, **early_end; /* for plugins whose start() was not called */
+    uint32_t next_start;                  /* in host.order */
     struct posts out, after;
     struct link answers; /* struct answer */
     struct link timers;  /* struct roda_timer, by time */
@@ -411,6 +414,7 @@ extern const char *const stage_names[];
 void post(struct posts *posts, struct worker *to, struct roda_item *item);
 void posts_push(struct testhost *h, struct posts *posts);
 void mailbox_run(struct worker *w);
+void mailbox_run_early(struct worker *w);
 void parcel_arrive(struct worker *from, struct worker *to, struct instance *owner,
                    struct message *m, uint64_t destination);
 /* The answer and the receipt of a routed message go to its sender's worker. */

@@ -218,18 +218,47 @@ static void item_run(struct worker *w, struct roda_item *item)
     hook_leave(h, before);
 }
 
+/* Another worker may be further: what it posts waits for the start of the plugin here. */
+static bool is_early(const struct worker *w, const struct roda_item *item)
+{
+    const struct testhost *h = w->host;
+
+    return item->instance != INSTANCE_CORE && !h->started && !h->cancelling &&
+           !h->instances[item->instance]->contexts[w->index].started;
+}
+
+static void items_run(struct worker *w, struct roda_item *item)
+{
+    while (item) {
+        struct roda_item *next = item->next; /* its memory is the plugin's again when it runs */
+        w->host->progress++;
+        if (is_early(w, item)) {
+            item->next = NULL;
+            *w->early_end = item;
+            w->early_end = &item->next;
+        } else {
+            item_run(w, item);
+        }
+        item = next;
+    }
+}
+
 void mailbox_run(struct worker *w)
 {
     struct roda_item *item = w->mailbox;
 
     w->mailbox = NULL;
     w->mailbox_end = &w->mailbox;
-    while (item) {
-        struct roda_item *next = item->next; /* its memory is the plugin's again when it runs */
-        w->host->progress++;
-        item_run(w, item);
-        item = next;
-    }
+    items_run(w, item);
+}
+
+void mailbox_run_early(struct worker *w)
+{
+    struct roda_item *item = w->early;
+
+    w->early = NULL;
+    w->early_end = &w->early;
+    items_run(w, item);
 }
 
 /* ---- lanes ------------------------------------------------------------------------------ */
@@ -307,9 +336,11 @@ void lane_free_all(struct worker *w)
     }
 }
 
-void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number)
+void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number, int64_t time_ns)
 {
     lane->epoch = epoch;
+    if (lane->time_ns < time_ns)
+        lane->time_ns = time_ns;
     lane->number = lane->shown = number;
 }
 

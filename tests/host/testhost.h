@@ -42,10 +42,14 @@ int testhost_load(struct testhost *h, const struct roda_plugin *plugin, const ch
 /* A listener by name, with overrides of plugins' options ("ratelimit.messages = off") or NULL. */
 int testhost_listener(struct testhost *h, const char *name, const char *protocol,
                       const char *transport, const char *conf);
-/* Needs and owners are checked, then init, and start on every worker, in the order of needs. The
- * first error is returned, after the stop of what had started. */
+/* Needs and owners are checked, then init, and start on every worker, in the order of needs. While
+ * a start() that returned RODA_LATER goes on, all workers take turns, and time passes if nothing
+ * else happens; -ETIMEDOUT if that takes more than 100 s. The first error is returned, after the
+ * stop of what had started. */
 int testhost_start(struct testhost *h);
 const char *testhost_error(const struct testhost *h); /* "": none */
+/* SIGUSR1: every reopen(), on every worker. */
+void testhost_reopen(struct testhost *h);
 /* The shutdown of the broker: input stops, lanes and mailboxes empty, connections are closed with
  * shutdown = 1, then stop and fini. Returns how many complaints and leaks there are, and prints
  * them on standard error. */

@@ -139,7 +139,7 @@ void jobs_run(struct worker *w)
             continue;
         }
         h->progress++;
-        job->run(job, h->cancelling ? -ECANCELED : 0);
+        job->run(job, h->cancelling && !job->is_file ? -ECANCELED : 0);
     }
 }
 

@@ -5,7 +5,7 @@ import re
 import socket
 import unittest
 
-from broker import PATIENCE_S, SOURCE_DIR, Broker
+from broker import PATIENCE_S, PLUGINS, SOURCE_DIR, Broker
 from clients import Conversation, LineClient
 
 PAGE = SOURCE_DIR / "docs" / "line-protocol.md"
@@ -69,7 +69,8 @@ def pattern_of(line, words):
 
 class Examples(unittest.TestCase):
     def run_block(self, words, lines, workers):
-        with Broker(workers=workers) as broker:
+        log = "\n[plugin log]\n" if "log" in words else ""
+        with Broker(workers=workers, plugins=PLUGINS + log) as broker:
             clients = {}
             try:
                 for name in dict.fromkeys(

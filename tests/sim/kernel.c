@@ -482,7 +482,7 @@ static void descriptors_drop(struct sim_kernel *k)
             descriptor_close(k, (int)fd);
 }
 
-void sim_crash(struct sim_kernel *k)
+void sim_process_kill(struct sim_kernel *k)
 {
     jobs_drop(k);
     wakes_drop(k);
@@ -490,6 +490,11 @@ void sim_crash(struct sim_kernel *k)
     rings_crash(k);
     descriptors_drop(k);
     datagrams_crash(k);
+}
+
+void sim_power_cut(struct sim_kernel *k)
+{
+    sim_process_kill(k);
     files_crash(k);
 }
 

@@ -95,10 +95,11 @@ struct sim_faults {
     double datagram_refused; /* recvmsg ends with -ECONNREFUSED */
     /* Files. */
     double short_write, short_read, write_eio, read_eio, sync_eio, open_eio;
+    double reserve_refused;            /* the file system has no fallocate: -EOPNOTSUPP */
     uint64_t disk_min_ns, disk_max_ns; /* of an fsync, a pool job */
     /* Limits. */
     unsigned descriptors; /* size of the descriptor table; 0: 65536 */
-    uint64_t disk_bytes;  /* sum of all files; 0: no limit */
+    uint64_t disk_bytes;  /* sum of all files with what they have reserved; 0: no limit */
 };
 
 /* No fault at all; the network takes 20 to 200 us, a sync 100 us to 2 ms. */
@@ -111,7 +112,12 @@ void sim_faults_stop(struct sim_kernel *k);
 uint64_t sim_faults_done(const struct sim_kernel *k);
 void sim_set_faults(struct sim_kernel *k, const struct sim_faults *faults);
 void sim_set_descriptors(struct sim_kernel *k, unsigned limit);
-void sim_set_disk(struct sim_kernel *k, uint64_t bytes); /* 0: no limit */
+/* 0: no limit. Writes beyond it end short, then with -ENOSPC; so does reserving. */
+void sim_set_disk(struct sim_kernel *k, uint64_t bytes);
+/* The n-th write or sync of a file from now fails with -EIO (1: the next; 0: none), once, and
+ * however kind the kernel is. */
+void sim_fail_write(struct sim_kernel *k, uint64_t n);
+void sim_fail_sync(struct sim_kernel *k, uint64_t n);
 
 /* ---- life, clock, scheduling ------------------------------------------------------------ */
 
@@ -193,18 +199,25 @@ void sim_udp_close(struct sim_udp *u);
 /* ---- files ------------------------------------------------------------------------------ */
 
 /* The directories "/", "." and "/tmp" exist from the start. A file has two images, what the page
- * cache shows and what is on disk; so have the names. fsync moves a file, sync_directory() the
- * names of one directory. */
+ * cache shows and what is on disk; so have the names, those of directories too. fsync moves a file,
+ * but not its name; sync_directory() moves the names of one directory. A failed fsync moves some of
+ * what was written, by chance, and forgets that the rest was not moved: the next one succeeds and
+ * proves nothing, as in the kernel. */
 void sim_mkdir(struct sim_kernel *k, const char *path);
 /* Replaces; both images. */
 void sim_file_put(struct sim_kernel *k, const char *path, const void *bytes, size_t len);
 /* The page cache's image; NULL: no such file. Until the file changes. */
 const char *sim_file_get(struct sim_kernel *k, const char *path, size_t *ret_len);
 /* The power fails: descriptors, connections, rings and pool jobs are gone (calls on them answer
- * -EBADF, enter -EBADFD); names are what was synced plus a prefix of what was not; files are what
- * was synced plus a random subset of the 512-byte pieces written since. The clock goes on. What the
- * engine held in memory is the test's to throw away; ring_teardown() may still be called. */
-void sim_crash(struct sim_kernel *k);
+ * -EBADF, enter -EBADFD). Names are what was synced, and of the changes since then a prefix or any
+ * of them. Files are what was synced, and any of the 512-byte pieces written since, so that writes
+ * are torn and have holes; their size is anything from that on disk to that in the cache. The clock
+ * goes on. What the engine held in memory is the test's to throw away; ring_teardown() may still be
+ * called. Then a new engine can be started on the same disk. */
+void sim_power_cut(struct sim_kernel *k);
+/* The process is killed: the page cache stays, everything else is gone as above; requests and jobs
+ * that have not begun never do. A power cut after it still loses what was not synced. */
+void sim_process_kill(struct sim_kernel *k);
 
 /* ---- looking inside --------------------------------------------------------------------- */
 

@@ -20,6 +20,14 @@ bool fault(struct sim_kernel *k, double rate)
     return true;
 }
 
+bool fault_nth(struct sim_kernel *k, uint64_t *n)
+{
+    if (!*n || --*n)
+        return false;
+    k->faults_done++;
+    return true;
+}
+
 uint64_t fault_delay(struct sim_kernel *k)
 {
     if (!fault(k, k->faults.delay))
@@ -125,4 +133,14 @@ void sim_set_descriptors(struct sim_kernel *k, unsigned limit)
 void sim_set_disk(struct sim_kernel *k, uint64_t bytes)
 {
     k->faults.disk_bytes = bytes;
+}
+
+void sim_fail_write(struct sim_kernel *k, uint64_t n)
+{
+    k->write_fails = n;
+}
+
+void sim_fail_sync(struct sim_kernel *k, uint64_t n)
+{
+    k->sync_fails = n;
 }

@@ -11,10 +11,13 @@
  * A file is its page cache and its disk image, and which 512-byte pieces of the cache were written
  * since they last reached the disk. An fsync takes a snapshot when it starts and moves it to disk
  * when it ends; what was written meanwhile stays dirty. An fsync that fails marks its pieces clean
- * though they never reached the disk (the kernel does): the next one says "OK" and proves nothing.
+ * though some of them never reached the disk (the kernel does): the next one says "OK" and proves
+ * nothing.
  *
- * After a crash a dirty piece is there or not, by chance, and a file may end anywhere between its
- * size on disk and its size in the cache, with zeros in the holes.
+ * After a power cut a dirty piece is there or not, by chance, and a file may end anywhere between
+ * its size on disk and its size in the cache, with zeros in the holes.
+ *
+ * The disk's space is what files have or have reserved, whichever is more.
  *
  * Inodes live as long as the kernel: a name on disk, in the journal, or a snapshot may hold one.
  */
@@ -71,16 +74,23 @@ static void disk_resize(struct inode *inode, size_t size)
     inode->disk_size = size;
 }
 
-static uint64_t disk_used(const struct sim_kernel *k)
+static uint64_t space_of(const struct inode *inode, uint64_t size)
 {
-    uint64_t sum = 0;
+    return size > inode->reserved ? size : inode->reserved;
+}
+
+static uint64_t disk_left(const struct sim_kernel *k)
+{
+    uint64_t used = 0;
 
     for (const struct list *at = k->files->names.next; at != &k->files->names; at = at->next) {
         const struct name *name = container_of(at, const struct name, link);
         if (name->inode)
-            sum += name->inode->size;
+            used += space_of(name->inode, name->inode->size);
     }
-    return sum;
+    if (!k->faults.disk_bytes)
+        return UINT64_MAX / 2;
+    return used < k->faults.disk_bytes ? k->faults.disk_bytes - used : 0;
 }
 
 void sim_file_put(struct sim_kernel *k, const char *path, const void *bytes, size_t len)
@@ -145,17 +155,16 @@ static int write_now(struct request *q)
         return -EBADF;
     if (q->held->counter & O_APPEND)
         offset = inode->size;
-    if (fault(k, k->faults.write_eio))
+    if (fault_nth(k, &k->write_fails) || fault(k, k->faults.write_eio))
         return -EIO;
     if (n > 1 && fault(k, k->faults.short_write))
         n = 1 + draw(k, n - 1);
-    if (k->faults.disk_bytes && offset + n > inode->size) {
-        uint64_t used = disk_used(k);
-        uint64_t left = used < k->faults.disk_bytes ? k->faults.disk_bytes - used : 0;
-        if (offset > inode->size + left || (n && offset == inode->size + left))
+    if (offset + n > inode->size) {
+        uint64_t end = space_of(inode, inode->size) + disk_left(k);
+        if (offset > end || (n && offset == end))
             return -ENOSPC;
-        if (offset + n > inode->size + left)
-            n = inode->size + left - offset;
+        if (offset + n > end)
+            n = (size_t)end - offset;
     }
     if (offset + n > inode->size)
         inode_resize(inode, offset + n);
@@ -180,40 +189,33 @@ void snapshot_free(struct snapshot *s)
     free(s);
 }
 
-static void sync_over(struct sim_kernel *k, struct event *e)
+/* Moves what a snapshot holds to disk; if it fails, some of it. Either way it counts as moved. */
+static int snapshot_move(struct sim_kernel *k, const struct snapshot *s)
 {
-    struct request *q = container_of(e, struct request, event);
-    struct snapshot *s = q->snapshot;
     struct inode *inode = s->inode;
-    bool failed = fault(k, k->faults.sync_eio);
+    bool failed = fault_nth(k, &k->sync_fails) || fault(k, k->faults.sync_eio);
 
-    if (!failed)
+    if (!failed || draw(k, 2))
         disk_resize(inode, s->size);
     for (size_t i = 0; i < pieces(s->size); i++) {
         size_t at = i * PIECE_BYTES;
         size_t n = s->size - at < PIECE_BYTES ? s->size - at : PIECE_BYTES;
         if (!s->dirty[i])
             continue;
-        if (!failed)
+        if (at + n <= inode->disk_size && (!failed || draw(k, 2)))
             memcpy(inode->disk + at, s->bytes + at, n);
         size_t left = inode->size > at ? inode->size - at : 0;
         if (n == (left < PIECE_BYTES ? left : PIECE_BYTES) &&
             !memcmp(inode->cache + at, s->bytes + at, n))
             inode->dirty[i] = 0;
     }
-    s->result = failed ? -EIO : 0;
-    request_again(q);
+    return failed ? -EIO : 0;
 }
 
-void file_sync_try(struct request *q)
+static struct snapshot *snapshot_new(struct inode *inode)
 {
-    struct inode *inode = q->held->inode;
+    struct snapshot *s = must_alloc(sizeof *s);
 
-    if (q->snapshot) {
-        request_end(q, q->snapshot->result, 0);
-        return;
-    }
-    struct snapshot *s = q->snapshot = must_alloc(sizeof *s);
     s->inode = inode;
     s->size = inode->size;
     s->bytes = must_alloc(inode->size);
@@ -222,7 +224,55 @@ void file_sync_try(struct request *q)
         memcpy(s->bytes, inode->cache, inode->size);
         memcpy(s->dirty, inode->dirty, pieces(inode->size));
     }
+    return s;
+}
+
+static void sync_over(struct sim_kernel *k, struct event *e)
+{
+    struct request *q = container_of(e, struct request, event);
+
+    q->snapshot->result = snapshot_move(k, q->snapshot);
+    request_again(q);
+}
+
+void file_sync_try(struct request *q)
+{
+    if (q->snapshot) {
+        request_end(q, q->snapshot->result, 0);
+        return;
+    }
+    q->snapshot = snapshot_new(q->held->inode);
     request_after(q, disk_delay(q->held->kernel), sync_over);
+}
+
+/* ---- blocking calls --------------------------------------------------------------------- */
+
+int inode_truncate(struct sim_kernel *k, struct inode *inode, uint64_t size)
+{
+    struct snapshot *s;
+    int result;
+
+    inode->reserved = 0;
+    inode_resize(inode, (size_t)size);
+    s = snapshot_new(inode);
+    result = snapshot_move(k, s);
+    snapshot_free(s);
+    return result;
+}
+
+int inode_reserve(struct sim_kernel *k, struct inode *inode, uint64_t size)
+{
+    uint64_t has = space_of(inode, inode->size);
+
+    if (!size)
+        return -EINVAL;
+    if (fault(k, k->faults.reserve_refused))
+        return -EOPNOTSUPP;
+    if (size > has && size - has > disk_left(k))
+        return -ENOSPC;
+    if (size > inode->reserved)
+        inode->reserved = size;
+    return 0;
 }
 
 /* ---- crash and life --------------------------------------------------------------------- */
@@ -234,8 +284,8 @@ static void inode_crash(struct sim_kernel *k, struct inode *inode)
 
     if (inode->size < size && draw(k, 2))
         size = inode->size;
-    if (inode->size > size && !draw(k, 4))
-        size = inode->size;
+    else if (inode->size > size && draw(k, 2))
+        size = (size_t)draw_between(k, size, inode->size);
     if (size != inode->disk_size)
         disk_resize(inode, size);
     for (size_t i = 0; i < pieces(inode->size); i++) {

@@ -9,7 +9,8 @@ struct inode {
     struct list link;
     char *cache, *disk;
     size_t size, disk_size;
-    uint8_t *dirty; /* per piece of the cache */
+    uint64_t reserved; /* of the disk's space; the file may be larger */
+    uint8_t *dirty;    /* per piece of the cache */
 };
 
 struct name {
@@ -26,6 +27,9 @@ struct file_system {
 struct inode *inode_new(struct file_system *fs);
 void inode_resize(struct inode *inode, size_t size);
 void inodes_crash(struct sim_kernel *k);
+/* The blocking calls. */
+int inode_truncate(struct sim_kernel *k, struct inode *inode, uint64_t size);
+int inode_reserve(struct sim_kernel *k, struct inode *inode, uint64_t size);
 void inodes_free(struct file_system *fs);
 
 void name_put(struct list *names, const char *path, enum name_kind kind, struct inode *inode);

@@ -7,8 +7,9 @@
 
 /*
  * Names: a table as it is seen, one as it is on disk, and a journal of the changes in between.
- * sync_directory() takes the changes of one directory out of the journal; a crash keeps a prefix
- * of what is left in it. A file's own fsync does not make its name durable.
+ * sync_directory() takes the changes of one directory out of the journal; a power cut keeps a
+ * prefix of what is left in it, or any of it. A file's own fsync does not make its name durable.
+ * What lies in a directory that is not on disk is lost with it.
  */
 
 struct change { /* of the names, not on disk yet */
@@ -121,16 +122,21 @@ static void change(struct file_system *fs, const char *removed, const char *made
     list_append(&fs->journal, &c->link);
 }
 
-static bool parent_here(const struct file_system *fs, const char *path)
+static bool parent_in(const struct list *names, const char *path)
 {
     const char *rest;
 
-    for (const struct list *at = fs->names.next; at != &fs->names; at = at->next) {
+    for (const struct list *at = names->next; at != names; at = at->next) {
         const struct name *name = container_of(at, const struct name, link);
         if (name->kind == NAME_DIRECTORY && inside(name->path, plain(path), &rest))
             return true;
     }
     return false;
+}
+
+static bool parent_here(const struct file_system *fs, const char *path)
+{
+    return parent_in(&fs->names, path);
 }
 
 void sim_mkdir(struct sim_kernel *k, const char *path)
@@ -238,6 +244,40 @@ static int sim_sync_directory(void *kernel, const char *path)
     return result;
 }
 
+static int sim_truncate(void *kernel, int fd, uint64_t size)
+{
+    const struct held *h = descriptor_get(kernel, fd);
+
+    if (!h || h->kind != HELD_FILE || (h->counter & O_ACCMODE) == O_RDONLY)
+        return h ? -EINVAL : -EBADF;
+    return inode_truncate(kernel, h->inode, size);
+}
+
+static int sim_reserve(void *kernel, int fd, uint64_t size)
+{
+    const struct held *h = descriptor_get(kernel, fd);
+
+    if (!h || h->kind != HELD_FILE || (h->counter & O_ACCMODE) == O_RDONLY)
+        return -EBADF;
+    return inode_reserve(kernel, h->inode, size);
+}
+
+static int sim_make_directory(void *kernel, const char *path, unsigned mode)
+{
+    struct sim_kernel *k = kernel;
+    const struct name *name = name_find(&k->files->names, path);
+
+    (void)mode;
+    if (fault(k, k->faults.open_eio))
+        return -EIO;
+    if (name)
+        return name->kind == NAME_DIRECTORY ? 0 : -ENOTDIR;
+    if (!parent_here(k->files, path))
+        return -ENOENT;
+    change(k->files, NULL, path, NAME_DIRECTORY, NULL);
+    return 0;
+}
+
 static int sim_rename(void *kernel, const char *from, const char *to)
 {
     struct sim_kernel *k = kernel;
@@ -334,17 +374,49 @@ static void journal_drop(struct file_system *fs)
         change_free(container_of(link, struct change, link));
 }
 
+/* A prefix of the changes, or any of them. */
+static void journal_crash(struct sim_kernel *k)
+{
+    struct list *journal = &k->files->journal;
+    bool any = draw(k, 2);
+    size_t n = 0;
+
+    for (struct list *at = journal->next; at != journal; at = at->next)
+        n++;
+    n = draw(k, n + 1);
+    for (struct list *at = journal->next; at != journal; at = at->next) {
+        if (any ? draw(k, 2) : n != 0)
+            change_apply(&k->files->disk_names, container_of(at, struct change, link));
+        n -= n != 0;
+    }
+    journal_drop(k->files);
+}
+
+static bool is_root(const char *path)
+{
+    return !strcmp(path, "/") || !strcmp(path, ".");
+}
+
+/* One name whose directory is not there; true: there was one. */
+static bool orphan_drop(struct list *names)
+{
+    for (struct list *at = names->next; at != names; at = at->next) {
+        struct name *name = container_of(at, struct name, link);
+        if (!is_root(name->path) && !parent_in(names, name->path)) {
+            name_drop(name);
+            return true;
+        }
+    }
+    return false;
+}
+
 void files_crash(struct sim_kernel *k)
 {
     struct file_system *fs = k->files;
-    size_t n = 0;
 
-    for (struct list *at = fs->journal.next; at != &fs->journal; at = at->next)
-        n++;
-    n = draw(k, n + 1);
-    for (struct list *at = fs->journal.next; n; at = at->next, n--)
-        change_apply(&fs->disk_names, container_of(at, struct change, link));
-    journal_drop(fs);
+    journal_crash(k);
+    while (orphan_drop(&fs->disk_names)) {
+    }
     names_drop(&fs->names);
     for (struct list *at = fs->disk_names.next; at != &fs->disk_names; at = at->next) {
         const struct name *name = container_of(at, const struct name, link);
@@ -367,6 +439,9 @@ void files_init(struct sim_kernel *k)
     k->system.open = sim_open;
     k->system.file_size = sim_file_size;
     k->system.sync_directory = sim_sync_directory;
+    k->system.truncate = sim_truncate;
+    k->system.reserve = sim_reserve;
+    k->system.make_directory = sim_make_directory;
     k->system.rename = sim_rename;
     k->system.unlink = sim_unlink;
     k->system.chmod = sim_chmod;

@@ -70,6 +70,7 @@ struct sim_kernel {
     struct sim_faults faults;
     bool kind, blocking;
     uint64_t faults_done;
+    uint64_t write_fails, sync_fails; /* the n-th from now; 0: none */
 
     uint64_t chance, engine_chance;
     uint64_t now, sequence;
@@ -120,7 +121,8 @@ int descriptor_close(struct sim_kernel *k, int fd);
 /* ---- kernel_fault.c --------------------------------------------------------------------- */
 
 bool fault(struct sim_kernel *k, double rate);
-uint64_t fault_delay(struct sim_kernel *k); /* ns; 0: none */
+bool fault_nth(struct sim_kernel *k, uint64_t *n); /* counts down; true: this is the one */
+uint64_t fault_delay(struct sim_kernel *k);        /* ns; 0: none */
 uint64_t net_delay(struct sim_kernel *k);
 uint64_t disk_delay(struct sim_kernel *k);
 

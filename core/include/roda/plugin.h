@@ -161,6 +161,7 @@ enum {
     RODA_MSG_FORCED = 16,   /* by the broker or an operator, not by who it happens to */
 };
 
+/* A key that begins with '.' is between plugins: protocols show it to nobody. */
 struct roda_tag {
     struct roda_str key, value;
 };
@@ -338,8 +339,9 @@ typedef void roda_lane_fn(struct roda_ctx *x, void *arg, struct roda_msg *msg, i
 int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_lane **ret_lane);
 /* NULL is a no-op; must be empty. In the lane's own function: it is gone when that returns. */
 void roda_lane_free(struct roda_lane *lane);
-/* Where the lane stands; the owner sets both before the first event. */
-void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number);
+/* Where the lane stands; the owner sets it before the first event. time_ns: of the last message
+ * before, 0 if there is none; later ones are not older. */
+void roda_lane_set(struct roda_lane *lane, uint64_t epoch, uint64_t number, int64_t time_ns);
 uint64_t roda_lane_epoch(const struct roda_lane *lane);
 uint64_t roda_lane_number(const struct roda_lane *lane); /* the last one given */
 size_t roda_lane_length(const struct roda_lane *lane);   /* events inside */
@@ -562,11 +564,24 @@ int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg);
 /* Sees what is appended but not yet written. fn gets 0 .. len bytes (short at the end). */
 int roda_file_read(struct roda_file *file, uint64_t offset, size_t len, roda_read_fn *fn,
                    void *arg);
+/* Cuts the file off at size bytes, which is not more than it has, and syncs it. Nothing may be under
+ * way in it, and nothing is appended before fn. */
+int roda_file_truncate(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg);
+/* Has the file system set disk space aside for the first size bytes; the file does not grow by it.
+ * A large size takes long: ask in steps. fn gets -ENOSPC, or -EOPNOTSUPP where there is no such
+ * thing; the file is as usable as before. */
+int roda_file_reserve(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg);
 void roda_file_close(struct roda_file *file); /* after what is queued; NULL is a no-op */
 int roda_file_rename(struct roda_ctx *x, const char *from, const char *to, roda_done_fn *fn,
                      void *arg); /* and syncs the directory */
 int roda_file_remove(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg);
 int roda_file_list(struct roda_ctx *x, const char *directory, roda_list_fn *fn, void *arg);
+/* Makes one directory, mode 0750, and syncs the one it lies in. 0 if there is one already. */
+int roda_directory_make(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg);
+
+/* Ends a start() that returned RODA_LATER, once: 0, or a negative errno, which ends the broker.
+ * Not inside start(). */
+void roda_started(struct roda_ctx *x, int result);
 
 /* ---- the broker's messages and metrics -------------------------------------------------- */
 
@@ -659,7 +674,10 @@ struct roda_plugin {
      * follows needs; listeners open after every start; stop is the reverse. */
     int (*check)(const void *conf, struct roda_conf_errors *errors); /* [main] no side effects */
     int (*init)(struct roda_ctx *x);                                 /* [main] */
+    /* RODA_LATER: it goes on, and roda_started() ends it; timers, files and items work meanwhile,
+     * and what needs this plugin starts after it. */
     int (*start)(struct roda_ctx *x);
+    /* What it still has under way in files is finished before the broker ends. */
     void (*stop)(struct roda_ctx *x);
     void (*fini)(struct roda_ctx *x); /* [main] */
 
@@ -682,6 +700,7 @@ struct roda_plugin {
     void (*closed)(struct roda_ctx *x, struct roda_conn *c, const char *reason,
                    int shutdown); /* last use of c; nothing of it is under way */
     void (*charged)(struct roda_ctx *x, struct roda_conn *c, uint32_t cost);
+    void (*reopen)(struct roda_ctx *x); /* SIGUSR1: files that others rotate are opened anew */
 };
 
 /* The ELF note the core reads before it lets the loader run any of the plugin's code. */

@@ -449,7 +449,7 @@ static void a_lane_may_end_in_its_own_function(void **state)
         bench_start();
         bench_as(0);
         assert_int_equal(roda_lane_new(bench_ctx(0, OWNER), freeing_lane, NULL, &own_lane), 0);
-        roda_lane_set(own_lane, 77, 41);
+        roda_lane_set(own_lane, 77, 41, 0);
         assert_int_equal(roda_lane_epoch(own_lane), 77);
         assert_int_equal(roda_lane_publish(bench_ctx(0, OWNER), own_lane,
                                            bench_msg(0, RODA_TEXT, "0a", "last")),
@@ -517,7 +517,7 @@ static void time_never_runs_back_in_a_lane(void **state)
     struct bench_client *c = bench_connect(0);
     bench_say(c, "say 0a 1");
     bench_settle();
-    roda_lane_set(bench_lane(0, 'a'), 5, 1);
+    roda_lane_set(bench_lane(0, 'a'), 5, 1, 0);
     sim_step_realtime(bench->kernel, -INT64_C(3600000000000));
     bench_say(c, "say 0a 2");
     bench_settle();

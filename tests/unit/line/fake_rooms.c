@@ -359,7 +359,7 @@ static int start(struct roda_ctx *x)
     int error = roda_lane_new(x, let_out, NULL, &state->lane);
 
     if (!error)
-        roda_lane_set(state->lane, 1, 0);
+        roda_lane_set(state->lane, 1, fake_rooms.number, 0);
     return error;
 }
 

@@ -15,6 +15,7 @@ struct fake_rooms {
     const char *topic; /* of every room */
     uint32_t modes;    /* of every room */
     uint32_t n_listed; /* members of a room, or rooms, that lists show */
+    uint64_t number;   /* of the last message when the broker starts */
     int list_error;    /* the lists end with this after their first piece */
     /* What it saw: "KIND+flags to|subject|text", one per line. */
     char seen[65536];

@@ -164,13 +164,12 @@ static void ids_name_one_thing(void **state)
 static void nicks_are_like_a_set(void **state)
 {
     static struct roda_person *people[PEOPLE];
-    const uint8_t homes[SLOTS] = {0};
     struct directory *d;
     uint32_t random = 3;
     char nick[32];
 
     (void)state;
-    assert_int_equal(directory_new(x, 10, homes, &d), 0);
+    assert_int_equal(directory_new(x, 10, &d), 0);
     for (int step = 0; step < 30000; step++) {
         uint32_t i = draw(&random, PEOPLE);
         roda_conn_id conn = 0;

@@ -1,0 +1,162 @@
+#include "log.h"
+
+#include <string.h>
+
+/*
+ * Which rooms are kept, and which of them are durable.
+ *
+ * rooms = *, !secret, ops*      the last pattern that matches decides; "!" in front excludes
+ * sync_rooms = always: ops, audit, never: chatter
+ *                               a mode holds for its name and those behind it, up to the next mode
+ *
+ * Patterns are folded like names before they are compared, so that spelling does not matter.
+ * Private conversations ("@a,b") follow private_messages alone.
+ */
+
+enum { CHOICE_NAME_MAX = 256 };
+
+static struct roda_str trim(struct roda_str text)
+{
+    while (text.len && (*text.ptr == ' ' || *text.ptr == '\t')) {
+        text.ptr++;
+        text.len--;
+    }
+    while (text.len && (text.ptr[text.len - 1] == ' ' || text.ptr[text.len - 1] == '\t'))
+        text.len--;
+    return text;
+}
+
+static int matches(struct roda_str pattern, struct roda_str folded)
+{
+    char buf[CHOICE_NAME_MAX];
+    int any_end, n;
+
+    pattern = trim(pattern);
+    if (pattern.len && *pattern.ptr == '#') {
+        pattern.ptr++;
+        pattern.len--;
+    }
+    any_end = pattern.len && pattern.ptr[pattern.len - 1] == '*';
+    pattern.len -= (size_t)any_end;
+    if (!pattern.len)
+        return any_end;
+    n = roda_text_fold(pattern, buf, sizeof(buf));
+    if (n < 0 || (size_t)n > folded.len || memcmp(buf, folded.ptr, (size_t)n) != 0)
+        return 0;
+    return any_end || (size_t)n == folded.len;
+}
+
+static int kept(const struct log_conf *conf, struct roda_str folded)
+{
+    int result = 0;
+
+    if (folded.len && *folded.ptr == '@')
+        return conf->private_messages;
+    for (size_t i = 0; i < conf->rooms.n; i++) {
+        struct roda_str pattern = trim(conf->rooms.items[i]);
+        int not = pattern.len && *pattern.ptr == '!';
+        pattern.ptr += not ;
+        pattern.len -= (size_t) not ;
+        if (matches(pattern, folded))
+            result = !not ;
+    }
+    return result;
+}
+
+/* Takes "MODE:" off the front of *item. -1: there is none, -2: an unknown one. */
+static int take_mode(struct roda_str *item)
+{
+    static const char *const modes[] = {"never", "interval", "always"};
+    const char *colon = memchr(item->ptr, ':', item->len);
+    struct roda_str word;
+
+    if (!colon)
+        return -1;
+    word = trim((struct roda_str){item->ptr, (size_t)(colon - item->ptr)});
+    item->len -= (size_t)(colon + 1 - item->ptr);
+    item->ptr = colon + 1;
+    for (int i = 0; i < 3; i++)
+        if (word.len == strlen(modes[i]) && !memcmp(word.ptr, modes[i], word.len))
+            return i;
+    return -2;
+}
+
+int log_choice_durable(uint32_t sync, struct roda_str sync_rooms, struct roda_str folded)
+{
+    int mode = LOG_SYNC_ALWAYS, result = (int)sync;
+
+    while (sync_rooms.len) {
+        const char *comma = memchr(sync_rooms.ptr, ',', sync_rooms.len);
+        size_t len = comma ? (size_t)(comma - sync_rooms.ptr) : sync_rooms.len;
+        struct roda_str item = {sync_rooms.ptr, len};
+        int own = take_mode(&item);
+
+        if (own >= 0)
+            mode = own;
+        item = trim(item);
+        if (item.len && matches(item, folded))
+            result = mode;
+        len += comma != NULL;
+        sync_rooms.ptr += len;
+        sync_rooms.len -= len;
+    }
+    return result == LOG_SYNC_ALWAYS;
+}
+
+size_t log_choice_text(const struct log_conf *conf, char *to, size_t size)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < conf->sync_rooms.n; i++) {
+        struct roda_str item = conf->sync_rooms.items[i];
+        if (len + item.len + 1 > size)
+            break; /* log_choice_check() refuses so long a list */
+        if (i)
+            to[len++] = ',';
+        memcpy(to + len, item.ptr, item.len);
+        len += item.len;
+    }
+    return len;
+}
+
+uint32_t log_choice(const struct log_conf *conf, struct roda_str folded)
+{
+    char text[LOG_SYNC_ROOMS_MAX];
+    size_t len;
+    uint32_t bits;
+
+    if (!kept(conf, folded))
+        return 0;
+    bits = RODA_HISTORY_KEPT;
+    len = log_choice_text(conf, text, sizeof(text));
+    if (log_choice_durable((uint32_t)conf->sync, (struct roda_str){text, len}, folded))
+        bits |= RODA_HISTORY_DURABLE;
+    if (conf->announce)
+        bits |= RODA_HISTORY_ANNOUNCED;
+    return bits;
+}
+
+int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *errors)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; i < conf->sync_rooms.n; i++) {
+        struct roda_str item = conf->sync_rooms.items[i];
+        total += item.len + 1;
+        if (take_mode(&item) == -2)
+            return roda_conf_error(errors, "sync_rooms",
+                                   "a room stands behind \"always:\", \"interval:\" or \"never:\"");
+        if (!trim(item).len)
+            return roda_conf_error(errors, "sync_rooms", "a room's name is missing");
+    }
+    if (total > LOG_SYNC_ROOMS_MAX)
+        return roda_conf_error(errors, "sync_rooms", "at most %u bytes in all",
+                               LOG_SYNC_ROOMS_MAX - 1);
+    for (size_t i = 0; i < conf->rooms.n; i++) {
+        struct roda_str item = trim(conf->rooms.items[i]);
+        const char *star = memchr(item.ptr, '*', item.len);
+        if (star && star != item.ptr + item.len - 1)
+            return roda_conf_error(errors, "rooms", "\"*\" may only stand at the end of a name");
+    }
+    return 0;
+}

@@ -1,0 +1,495 @@
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "partition.h"
+
+/*
+ * Who waits for the disk. Publish filters are entered in order and left in order, so what this
+ * plugin defers on a worker is one FIFO, and so is this ring of entries, one per deferred message:
+ *
+ *     unwritten --partition_append()--> written --synced far enough--> let go
+ *         (the file takes no more now)
+ *
+ * A durable room's message waits until it is on disk. Any other waits only where its number would
+ * be further from the last synced one than LOG_SKIP allows (partition.h says why), or where the
+ * file takes no more. All that one sync has covered is let go by one call: group commit.
+ *
+ * If memory is out, a message has no entry: it is counted in `lost`, behind all entries, and so is
+ * whatever comes until those have gone; they are refused.
+ *
+ * What a room's name means here (kept? durable? which entry of which partition?) is found by its
+ * bytes in a small cache, since rooms speak often and names are dear to fold.
+ */
+
+#define WAITING_FIRST 64u
+#define RETRY_MS      5u
+#define PLACES        256u
+#define PLACE_NAME    64u
+
+struct waiting {
+    struct partition *p;
+    struct log_room *room;
+    struct roda_msg *msg;
+    uint64_t end;   /* position behind its record; 0: not written yet */
+    int result;     /* negative: refused */
+    uint32_t ready; /* 1: may go */
+};
+
+struct place {
+    uint32_t len;
+    uint32_t valid;
+    uint32_t choice;     /* RODA_HISTORY_* */
+    struct partition *p; /* NULL: not kept */
+    struct log_room *room;
+    char name[PLACE_NAME];
+};
+
+struct commit {
+    struct waiting *ring;              /* power of two */
+    uint32_t room, oldest, n, written; /* written: so many from the oldest on were tried */
+    size_t lost;
+    uint32_t advancing, again;
+    struct roda_timer *retry, *interval; /* NULL: it does not run */
+    struct place places[PLACES];
+};
+
+static struct commit *commit_of(const struct roda_ctx *x)
+{
+    return log_state_of(x)->commit;
+}
+
+int commit_new(struct roda_ctx *x)
+{
+    struct commit *c = roda_alloc(x, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->ring = roda_alloc(x, WAITING_FIRST * sizeof(*c->ring));
+    if (!c->ring) {
+        roda_free(x, c);
+        return -ENOMEM;
+    }
+    c->room = WAITING_FIRST;
+    log_state_of(x)->commit = c;
+    return 0;
+}
+
+static struct waiting *entry(struct commit *c, uint32_t i)
+{
+    return &c->ring[(c->oldest + i) & (c->room - 1)];
+}
+
+void commit_free(struct roda_ctx *x)
+{
+    struct commit *c = commit_of(x);
+
+    if (!c)
+        return;
+    for (uint32_t i = 0; i < c->n; i++)
+        roda_msg_unref(entry(c, i)->msg);
+    roda_count(x, LOG_DEFERRED, -(int64_t)c->n);
+    roda_timer_stop(c->retry);
+    roda_timer_stop(c->interval);
+    roda_free(x, c->ring);
+    roda_free(x, c);
+    log_state_of(x)->commit = NULL;
+}
+
+/* ---- which room ---------------------------------------------------------------------------- */
+
+static int compare(struct roda_str a, struct roda_str b)
+{
+    int r = memcmp(a.ptr, b.ptr, a.len < b.len ? a.len : b.len);
+
+    return r ? r : (a.len > b.len) - (a.len < b.len);
+}
+
+/* "@ana,bia" for what two people write to each other, whoever speaks. */
+static size_t private_name(const struct roda_msg *msg, char *to, size_t size)
+{
+    char nicks[2][LOG_NAME_MAX];
+    struct roda_str a, b;
+    int n[2];
+
+    if (!msg->sender)
+        return 0;
+    n[0] = roda_text_fold(roda_person_get(msg->sender, RODA_PERSON_NICK), nicks[0], LOG_NAME_MAX);
+    n[1] = roda_text_fold(msg->to, nicks[1], LOG_NAME_MAX);
+    if (n[0] < 0 || n[1] < 0 || (size_t)(n[0] + n[1] + 2) > size)
+        return 0;
+    a = (struct roda_str){nicks[0], (size_t)n[0]};
+    b = (struct roda_str){nicks[1], (size_t)n[1]};
+    if (compare(a, b) > 0) {
+        struct roda_str swap = a;
+        a = b;
+        b = swap;
+    }
+    to[0] = '@';
+    memcpy(to + 1, a.ptr, a.len);
+    to[1 + a.len] = ',';
+    memcpy(to + 2 + a.len, b.ptr, b.len);
+    return a.len + b.len + 2;
+}
+
+/* Rooms live where their name says; two people's home is elsewhere, so they get a partition of
+ * the worker they are on. */
+static struct partition *partition_of(const struct roda_ctx *x, struct roda_str folded)
+{
+    const struct log_state *state = log_state_of(x);
+    uint32_t own = 0, chosen;
+
+    if (!folded.len || *folded.ptr != '@')
+        return state->partitions[roda_room_partition(folded)];
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++)
+        own += state->partitions[i] != NULL;
+    if (!own)
+        return NULL;
+    chosen = (uint32_t)(roda_hash_stable(folded) % own);
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++)
+        if (state->partitions[i] && !chosen--)
+            return state->partitions[i];
+    return NULL;
+}
+
+static struct place *place_slot(struct commit *c, struct roda_str name)
+{
+    uint32_t h = (uint32_t)name.len;
+
+    for (size_t i = 0; i < name.len; i++)
+        h = (h ^ (unsigned char)name.ptr[i]) * 16777619u;
+    return &c->places[(h ^ h >> 15) % PLACES];
+}
+
+/* ret->p NULL: not kept. ret->room NULL: not there, or memory is out. */
+static void find_place(struct roda_ctx *x, const struct roda_msg *msg, struct place *ret)
+{
+    struct commit *c = commit_of(x);
+    char folded[2 * LOG_NAME_MAX];
+    int direct = (msg->flags & RODA_MSG_DIRECT) != 0;
+    struct place *slot = direct || msg->to.len > PLACE_NAME ? NULL : place_slot(c, msg->to);
+    struct roda_str name;
+    int n;
+
+    if (slot && slot->valid && slot->len == msg->to.len &&
+        !memcmp(slot->name, msg->to.ptr, slot->len)) {
+        *ret = *slot;
+        return;
+    }
+    *ret = (struct place){.len = 0};
+    if (direct && !log_conf_of(x)->private_messages)
+        return;
+    n = direct ? (int)private_name(msg, folded, sizeof(folded))
+               : roda_text_fold(msg->to, folded, sizeof(folded));
+    if (n <= 0)
+        return;
+    name = (struct roda_str){folded, (size_t)n};
+    ret->choice = log_choice(log_conf_of(x), name);
+    ret->p = ret->choice ? partition_of(x, name) : NULL;
+    if (ret->p)
+        ret->room = partition_room(ret->p, name, direct ? name : msg->to, 1);
+    if (!slot || (ret->p && !ret->room))
+        return;
+    ret->valid = 1;
+    ret->len = (uint32_t)msg->to.len;
+    memcpy(ret->name, msg->to.ptr, ret->len);
+    *slot = *ret;
+}
+
+/* ---- the ring ------------------------------------------------------------------------------ */
+
+static int grow(struct roda_ctx *x, struct commit *c)
+{
+    struct waiting *ring = roda_alloc(x, 2 * c->room * sizeof(*ring));
+
+    if (!ring)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < c->n; i++)
+        ring[i] = *entry(c, i);
+    roda_free(x, c->ring);
+    c->ring = ring;
+    c->room *= 2;
+    c->oldest = 0;
+    return 0;
+}
+
+static void on_retry(struct roda_ctx *x, void *arg, int result)
+{
+    (void)arg;
+    if (result < 0 || !commit_of(x))
+        return;
+    commit_of(x)->retry = NULL;
+    commit_advance(x);
+}
+
+/* Soon again, though nothing may happen that calls. */
+static void retry(struct roda_ctx *x, struct commit *c)
+{
+    if (!c->retry)
+        c->retry = roda_timer_start(x, RETRY_MS, 0, on_retry, NULL);
+}
+
+static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
+{
+    struct commit *c = commit_of(x);
+
+    if (c->lost || (c->n == c->room && grow(x, c))) {
+        c->lost++;
+        retry(x, c);
+        return RODA_DEFER;
+    }
+    (void)roda_msg_ref(what.msg);
+    if (!what.end && !what.ready)
+        what.p->waiting++;
+    else if (c->written == c->n)
+        c->written++;
+    *entry(c, c->n++) = what;
+    roda_count(x, LOG_DEFERRED, 1);
+    if (what.ready)
+        retry(x, c);
+    return RODA_DEFER;
+}
+
+/* ---- filters ------------------------------------------------------------------------------- */
+
+static int keeps(const struct roda_msg *msg)
+{
+    return RODA_KIND_NUMBERED(msg->kind) && msg->number;
+}
+
+static int further_than_allowed(const struct log_room *room, uint64_t number)
+{
+    return !room->known || number > room->synced + LOG_SKIP;
+}
+
+static void show(struct roda_ctx *x, const struct log_room *room, const struct roda_msg *msg)
+{
+    if (log_state_of(x)->text)
+        text_message(x, log_room_folded(room), msg);
+}
+
+static void on_interval(struct roda_ctx *x, void *arg, int result)
+{
+    (void)arg;
+    if (result < 0 || !commit_of(x))
+        return;
+    commit_of(x)->interval = NULL;
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++) {
+        struct partition *p = log_state_of(x)->partitions[i];
+        if (p && p->state == PARTITION_READY && partition_synced(p) < partition_end(p))
+            partition_want_sync(p);
+    }
+}
+
+/* Something that nobody waits for was written. No timer runs while nothing is. */
+static void sync_in_time(struct roda_ctx *x)
+{
+    const struct log_conf *conf = log_conf_of(x);
+    struct commit *c = commit_of(x);
+
+    if (c->interval || (conf->sync != LOG_SYNC_INTERVAL && !conf->sync_rooms.n))
+        return;
+    c->interval = roda_timer_start(x, (uint64_t)conf->sync_interval_ms, 0, on_interval, NULL);
+}
+
+static roda_verdict unlogged(struct roda_ctx *x)
+{
+    roda_count(x, LOG_UNLOGGED, 1);
+    return RODA_PASS;
+}
+
+roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
+{
+    struct place place;
+
+    if (!RODA_KIND_NUMBERED(ev->msg->kind))
+        return RODA_PASS;
+    find_place(x, ev->msg, &place);
+    if (!place.p || !(place.choice & RODA_HISTORY_DURABLE))
+        return RODA_PASS;
+    if (!place.room || commit_of(x)->lost) {
+        roda_count(x, LOG_REFUSED, 1);
+        return roda_reject(ev, RODA_E_STORAGE, "not stored: out of memory; nothing was sent");
+    }
+    if (place.p->state == PARTITION_READY)
+        return RODA_PASS;
+    roda_count(x, LOG_REFUSED, 1);
+    return roda_reject(ev, RODA_E_STORAGE, "not stored: %s; nothing was sent, try again later",
+                       place.p->error ? strerror(-place.p->error) : "the log is not open");
+}
+
+roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
+{
+    struct roda_msg *msg = ev->msg;
+    struct place place;
+    struct waiting what;
+    int durable;
+    int64_t end;
+
+    if (!keeps(msg))
+        return RODA_PASS;
+    find_place(x, msg, &place);
+    if (!place.p)
+        return RODA_PASS;
+    durable = (place.choice & RODA_HISTORY_DURABLE) != 0;
+    what = (struct waiting){.p = place.p, .room = place.room, .msg = msg};
+    if (!place.room) {
+        what.ready = 1;
+        what.result = -ENOMEM;
+        return durable ? wait_with(x, what) : unlogged(x);
+    }
+    if (place.room->number < msg->number)
+        place.room->number = msg->number;
+    if (place.p->state != PARTITION_READY) {
+        what.ready = 1;
+        what.result = place.p->error ? place.p->error : -EIO;
+        return durable ? wait_with(x, what) : unlogged(x);
+    }
+    end = place.p->waiting ? -ENOBUFS : partition_append(place.p, place.room, msg);
+    if (end == -ENOBUFS) {
+        retry(x, commit_of(x));
+        return wait_with(x, what);
+    }
+    if (end < 0) {
+        what.ready = 1;
+        what.result = (int)end;
+        return durable ? wait_with(x, what) : unlogged(x);
+    }
+    what.end = (uint64_t)end;
+    if (durable || further_than_allowed(place.room, msg->number)) {
+        roda_verdict verdict = wait_with(x, what);
+        partition_want_sync(place.p);
+        return verdict;
+    }
+    if (msg->number > place.room->synced + LOG_SKIP / 2)
+        partition_want_sync(place.p);
+    sync_in_time(x);
+    show(x, place.room, msg);
+    return RODA_PASS;
+}
+
+/* ---- letting go ---------------------------------------------------------------------------- */
+
+static void write_one(struct roda_ctx *x, struct waiting *what)
+{
+    int64_t end = partition_append(what->p, what->room, what->msg);
+
+    (void)x;
+    if (end == -ENOBUFS || what->ready)
+        return; /* ready: it broke, and commit_broken() has been here */
+    what->p->waiting--;
+    if (end > 0) {
+        what->end = (uint64_t)end;
+        return;
+    }
+    what->ready = 1;
+    what->result = what->room->durable ? (int)end : 0;
+}
+
+/* As many as the files take now, in order; one that takes no more stops all. */
+static void write_waiting(struct roda_ctx *x, struct commit *c)
+{
+    for (; c->written < c->n; c->written++) {
+        struct waiting *what = entry(c, c->written);
+        if (what->end || what->ready)
+            continue;
+        write_one(x, what);
+        if (!what->end && !what->ready) {
+            retry(x, c);
+            return;
+        }
+        if (what->end &&
+            (what->room->durable || further_than_allowed(what->room, what->msg->number)))
+            partition_want_sync(what->p);
+    }
+}
+
+static int may_go(const struct waiting *what)
+{
+    if (what->ready)
+        return 1;
+    if (!what->end)
+        return 0;
+    if (what->end <= partition_synced(what->p))
+        return 1;
+    return !what->room->durable && !further_than_allowed(what->room, what->msg->number);
+}
+
+/* The oldest that may go and have one result, at once. */
+static uint32_t let_go(struct roda_ctx *x, struct commit *c)
+{
+    int result = 0;
+    uint32_t n = 0;
+
+    while (c->n && may_go(entry(c, 0))) {
+        struct waiting what = *entry(c, 0);
+        if (n && what.result != result)
+            break;
+        result = what.result;
+        c->oldest = (c->oldest + 1) & (c->room - 1);
+        c->n--;
+        c->written -= c->written > 0;
+        n++;
+        if (result < 0)
+            roda_count(x, LOG_REFUSED, 1);
+        else if (!what.ready)
+            show(x, what.room, what.msg);
+        roda_msg_unref(what.msg);
+    }
+    if (!n)
+        return 0;
+    roda_count(x, LOG_DEFERRED, -(int64_t)n);
+    roda_count(x, LOG_SYNCED_MESSAGES, result < 0 ? 0 : (int64_t)n);
+    (void)roda_resume_oldest(x, n, result);
+    return n;
+}
+
+void commit_advance(struct roda_ctx *x)
+{
+    struct commit *c = commit_of(x);
+
+    if (!c)
+        return;
+    c->again = 1;
+    if (c->advancing)
+        return; /* somebody up the stack goes on */
+    c->advancing = 1;
+    while (c->again) {
+        c->again = 0;
+        write_waiting(x, c);
+        while (let_go(x, c))
+            c->again = 1;
+        if (!c->n && c->lost) {
+            size_t lost = c->lost;
+            c->lost = 0;
+            roda_count(x, LOG_REFUSED, (int64_t)lost);
+            (void)roda_resume_oldest(x, lost, -ENOMEM);
+            c->again = 1;
+        }
+    }
+    c->advancing = 0;
+}
+
+void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
+{
+    struct commit *c = commit_of(x);
+
+    if (!c)
+        return;
+    for (uint32_t i = 0; i < PLACES; i++)
+        if (c->places[i].p == p)
+            c->places[i].valid = 0;
+    for (uint32_t i = 0; i < c->n; i++) {
+        struct waiting *what = entry(c, i);
+        if (what->p != p || what->ready)
+            continue;
+        if (!what->end)
+            what->p->waiting--;
+        what->ready = 1;
+        what->result = what->room && what->room->durable ? error : 0;
+        if (!what->result)
+            roda_count(x, LOG_UNLOGGED, 1);
+    }
+    retry(x, c); /* not now: this may be inside a publish filter */
+}

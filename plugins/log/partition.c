@@ -1,0 +1,879 @@
+#include "partition.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/*
+ * The writing end of a partition.
+ *
+ *   append -> tail file ... past half of the segment: the next one is opened, gets its header and,
+ *   in steps, disk space. Where a record does not fit any more:
+ *
+ *     TURN     the old tail is synced and closed; the next file is the tail now
+ *     SNAPSHOT where each room stands, as far as the file takes it at once; then LOG_OPEN
+ *
+ *   Meanwhile appending answers -ENOBUFS, and commit.c keeps the messages.
+ *
+ * Sync. One at a time. It covers what was appended before it began; positions only grow, and the
+ * new tail is synced after the old one, so one position, `synced`, says all. Rooms with records
+ * that are not synced are on a list; the sync that begins takes it over.
+ *
+ * Break. What the disk refused has no way back: the file takes nothing more, what waits is
+ * answered by commit.c, and a timer begins anew with recovery, as at the start of the broker. What
+ * comes back from files of before is recognized by its incarnation.
+ */
+
+#define RESERVE_STEP_BYTES (UINT64_C(1) << 20)
+#define RESERVE_FROM_BYTES (UINT64_C(64) << 10)
+#define ROOM_RECORD_BYTES  UINT64_C(80) /* of LOG_ROOM, without trees and names */
+#define HEAL_FIRST_MS      UINT64_C(1000)
+#define HEAL_LAST_MS       UINT64_C(10000)
+
+enum next_state { NEXT_NONE, NEXT_OPENING, NEXT_READY };
+
+struct writer {
+    uint32_t incarnation; /* grows whenever the files change hands by a break */
+    struct roda_file *tail;
+    uint64_t base, segment_bytes, end;
+    uint64_t reserved; /* bytes of the tail's file that have space on disk */
+    uint64_t synced;
+    uint32_t syncing, want_sync;
+    struct log_room *dirty, *in_sync;
+
+    enum next_state next_state;
+    int next_error; /* it could not be opened, and is not tried again before next_retry_ms */
+    uint64_t next_retry_ms;
+    struct roda_file *next;
+    uint64_t next_base, next_bytes, next_reserved;
+    int64_t next_created_ns;
+
+    struct roda_file *old; /* its last sync is under way */
+    uint32_t snapshot;     /* 1: not complete; next_room is the next to be described */
+    uint32_t next_room;
+    struct log_void *voids; /* to be written behind the snapshot */
+    uint32_t n_voids;
+
+    uint64_t heal_ms;
+    struct roda_timer *heal;
+    uint32_t opening_first; /* OPENING at the start of the broker */
+    uint32_t told;          /* OPENING: LOG_START is written */
+    void (*opened)(struct partition *p, int result);
+};
+
+struct errand { /* the argument of what a file does for us */
+    struct partition *p;
+    uint32_t incarnation;
+    uint64_t target;
+};
+
+static struct errand *errand_new(struct partition *p, uint64_t target)
+{
+    struct errand *errand = roda_alloc(p->x, sizeof(*errand));
+
+    if (errand)
+        *errand = (struct errand){p, p->writer->incarnation, target};
+    return errand;
+}
+
+/* The partition if it still wants to know; the errand is gone. */
+static struct partition *errand_end(struct errand *errand, uint64_t *ret_target)
+{
+    struct partition *p = errand->p;
+    uint32_t incarnation = errand->incarnation;
+
+    if (ret_target)
+        *ret_target = errand->target;
+    roda_free(p->x, errand);
+    return p->writer && p->writer->incarnation == incarnation ? p : NULL;
+}
+
+static void path_of(const struct partition *p, uint64_t base, char *to, size_t size)
+{
+    char name[LOG_NAME_BYTES];
+
+    log_segment_name(p->index, base, name);
+    (void)snprintf(to, size, "%s/%s", log_conf_of(p->x)->directory, name);
+}
+
+/* ---- numbers that others share ----------------------------------------------------------- */
+
+static void tell_usage(struct partition *p)
+{
+    struct log_shared *shared = p->x->shared;
+    struct log_usage *usage = &shared->usage[p->index];
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i + 1 < p->n_segments; i++)
+        bytes += p->segments[i].bytes;
+    __atomic_store_n(&usage->bytes, bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&usage->oldest_ns, p->n_segments > 1 ? p->segments[0].created_ns : 0,
+                     __ATOMIC_RELAXED);
+}
+
+static int add_segment(struct partition *p, uint64_t base, uint64_t bytes, int64_t created_ns)
+{
+    if (p->n_segments == p->segments_room) {
+        uint32_t room = p->segments_room ? p->segments_room * 2 : 8;
+        struct log_segment *segments = roda_realloc(p->x, p->segments, room * sizeof(*p->segments));
+        if (!segments)
+            return -ENOMEM;
+        p->segments = segments;
+        p->segments_room = room;
+    }
+    p->segments[p->n_segments++] =
+        (struct log_segment){.base = base, .bytes = bytes, .created_ns = created_ns};
+    roda_count(p->x, LOG_SEGMENTS, 1);
+    tell_usage(p);
+    return 0;
+}
+
+uint64_t partition_end(const struct partition *p)
+{
+    return p->writer->end;
+}
+
+uint64_t partition_synced(const struct partition *p)
+{
+    return p->writer->synced;
+}
+
+/* ---- breaking and healing ---------------------------------------------------------------- */
+
+static void heal(struct roda_ctx *x, void *arg, int result);
+
+static void close_files(struct writer *w)
+{
+    roda_file_close(w->tail);
+    roda_file_close(w->next);
+    roda_file_close(w->old);
+    w->tail = w->next = w->old = NULL;
+    w->next_state = NEXT_NONE;
+}
+
+static void forget_dirty(struct log_room **list, int syncing)
+{
+    while (*list) {
+        struct log_room *room = *list;
+        *list = syncing ? room->next_syncing : room->next_dirty;
+        if (!syncing)
+            room->dirty = 0;
+    }
+}
+
+void partition_break(struct partition *p, int error)
+{
+    struct writer *w = p->writer;
+    enum partition_state before = p->state;
+
+    if (before == PARTITION_BROKEN || before == PARTITION_CLOSED)
+        return;
+    p->state = PARTITION_BROKEN;
+    p->error = error;
+    w->incarnation++;
+    forget_dirty(&w->dirty, 0);
+    forget_dirty(&w->in_sync, 1);
+    w->syncing = w->want_sync = w->snapshot = 0;
+    w->next_error = 0;
+    roda_free(p->x, w->voids);
+    w->voids = NULL;
+    w->n_voids = 0;
+    partition_tail_file(p, NULL);
+    close_files(w);
+    if (before == PARTITION_READY) {
+        roda_count(p->x, LOG_BROKEN, 1);
+        roda_log(p->x, RODA_LOG_ERROR,
+                 "partition %u cannot be written: %s; durable rooms refuse messages until it can, "
+                 "others go on unlogged; make room in %s or mend the disk: it is tried again by "
+                 "itself",
+                 p->index, strerror(-error), log_conf_of(p->x)->directory);
+    }
+    commit_broken(p->x, p, error);
+    if (w->opening_first) { /* at the start of the broker: it says why it cannot begin */
+        w->opening_first = 0;
+        w->opened(p, error);
+        return;
+    }
+    w->heal_ms = w->heal_ms ? w->heal_ms * 2 : HEAL_FIRST_MS;
+    if (w->heal_ms > HEAL_LAST_MS)
+        w->heal_ms = HEAL_LAST_MS;
+    w->heal = roda_timer_start(p->x, w->heal_ms, 0, heal, p);
+    if (!w->heal)
+        roda_log(p->x, RODA_LOG_ERROR,
+                 "partition %u: out of memory, it is not tried again before a restart", p->index);
+}
+
+/* ---- sync -------------------------------------------------------------------------------- */
+
+static void begin_sync(struct partition *p);
+static void advance_opening(struct partition *p);
+
+static void on_sync(struct roda_ctx *x, void *arg, int result)
+{
+    uint64_t target;
+    struct partition *p = errand_end(arg, &target);
+    struct writer *w;
+
+    if (!p)
+        return;
+    w = p->writer;
+    w->syncing = 0;
+    if (result < 0) {
+        partition_break(p, result);
+        return;
+    }
+    roda_count(x, LOG_SYNCS, 1);
+    w->synced = target;
+    while (w->in_sync) {
+        struct log_room *room = w->in_sync;
+        w->in_sync = room->next_syncing;
+        room->known = 1;
+        if (room->syncing > room->synced)
+            room->synced = room->syncing;
+    }
+    if (p->state == PARTITION_OPENING)
+        advance_opening(p);
+    else
+        commit_advance(x);
+    if (w->want_sync && p->state == PARTITION_READY)
+        begin_sync(p);
+}
+
+static void begin_sync(struct partition *p)
+{
+    struct writer *w = p->writer;
+    struct errand *errand;
+    int r;
+
+    if (!w->tail || w->syncing || w->old) {
+        w->want_sync = 1;
+        return;
+    }
+    w->want_sync = 0;
+    if (w->synced == w->end && !w->dirty && p->state == PARTITION_READY)
+        return;
+    errand = errand_new(p, w->end);
+    r = errand ? roda_file_sync(w->tail, on_sync, errand) : -ENOMEM;
+    if (r) {
+        roda_free(p->x, errand);
+        if (r == -ENOMEM)
+            w->want_sync = 1; /* the interval, or the next message, asks again */
+        else
+            partition_break(p, r);
+        return;
+    }
+    w->syncing = 1;
+    w->in_sync = NULL;
+    while (w->dirty) {
+        struct log_room *room = w->dirty;
+        w->dirty = room->next_dirty;
+        room->dirty = 0;
+        room->syncing = room->kept;
+        room->next_syncing = w->in_sync;
+        w->in_sync = room;
+    }
+}
+
+void partition_want_sync(struct partition *p)
+{
+    if (p->state == PARTITION_READY)
+        begin_sync(p);
+}
+
+/* ---- appending ---------------------------------------------------------------------------- */
+
+static void on_reserved(struct roda_ctx *x, void *arg, int result)
+{
+    (void)x;
+    (void)arg;
+    (void)result; /* where there is none left, writing will say so */
+}
+
+/* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A whole
+ * segment at once may be more than a small disk has, and an idle room needs none. */
+static void reserve(struct roda_file *file, uint64_t *reserved)
+{
+    *reserved += RESERVE_STEP_BYTES;
+    (void)roda_file_reserve(file, *reserved, on_reserved, NULL);
+}
+
+/* 0, or -ENOBUFS, or it broke. */
+static int put(struct partition *p, const char *bytes, size_t len)
+{
+    struct writer *w = p->writer;
+    int64_t offset = roda_file_append(w->tail, (struct roda_str){bytes, len});
+
+    if (offset == -ENOBUFS)
+        return -ENOBUFS;
+    if (offset >= 0 && (uint64_t)offset != w->end - w->base)
+        offset = -EIO; /* somebody else wrote to it */
+    if (offset < 0) {
+        partition_break(p, (int)offset);
+        return (int)offset;
+    }
+    partition_cache_put(p, w->end, (struct roda_str){bytes, len});
+    w->end += len;
+    p->segments[p->n_segments - 1].bytes = w->end - w->base;
+    if (w->end - w->base > RESERVE_FROM_BYTES &&
+        w->end - w->base + RESERVE_STEP_BYTES / 2 > w->reserved && w->reserved < w->segment_bytes)
+        reserve(w->tail, &w->reserved);
+    return 0;
+}
+
+static int put_record(struct partition *p, const struct log_record *record)
+{
+    char *scratch = log_state_of(p->x)->scratch;
+    size_t len = log_record_encode(record, scratch, LOG_RECORD_MAX);
+
+    return len ? put(p, scratch, len) : -EMSGSIZE;
+}
+
+static void mark_dirty(struct writer *w, struct log_room *room)
+{
+    if (room->dirty)
+        return;
+    room->dirty = 1;
+    room->next_dirty = w->dirty;
+    w->dirty = room;
+}
+
+static int put_room(struct partition *p, struct log_room *room)
+{
+    struct log_record record = {.type = LOG_ROOM};
+    int r;
+
+    log_room_describe(room, &record.room);
+    r = put_record(p, &record);
+    if (r)
+        return r;
+    room->recorded = 1;
+    mark_dirty(p->writer, room);
+    return 0;
+}
+
+static int put_start(struct partition *p)
+{
+    char text[LOG_SYNC_ROOMS_MAX];
+    size_t len = log_choice_text(log_conf_of(p->x), text, sizeof(text));
+    struct log_record record = {.type = LOG_START,
+                                .start = {.sync = (uint32_t)log_conf_of(p->x)->sync,
+                                          .sync_rooms = {text, len},
+                                          .time_ns = roda_time_ns(p->x)}};
+
+    return put_record(p, &record);
+}
+
+/* ---- the next segment -------------------------------------------------------------------- */
+
+static void use_next(struct partition *p);
+
+/* Perhaps only descriptors are short: as long as the tail has room, nothing is lost. */
+static void next_failed(struct partition *p, int error)
+{
+    struct writer *w = p->writer;
+
+    w->next_state = NEXT_NONE;
+    w->next_error = error;
+    w->next_retry_ms = roda_now_ms(p->x) + HEAL_FIRST_MS;
+    if (p->state == PARTITION_OPENING)
+        partition_break(p, error);
+    else if (p->waiting)
+        commit_advance(p->x);
+}
+
+static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct partition *p = errand_end(arg, NULL);
+    struct writer *w = p ? p->writer : NULL;
+    struct log_header header;
+    char bytes[LOG_HEADER_BYTES];
+
+    if (!p || w->next_state != NEXT_OPENING) {
+        roda_file_close(file);
+        return;
+    }
+    if (result >= 0 && roda_file_size(file))
+        result = -EEXIST; /* recovery would have known it */
+    if (result >= 0) {
+        w->next_created_ns = roda_time_ns(x);
+        header = (struct log_header){.version = LOG_FORMAT_VERSION,
+                                     .partition = p->index,
+                                     .base = w->next_base,
+                                     .segment_bytes = w->next_bytes,
+                                     .created_ns = w->next_created_ns};
+        log_header_encode(&header, bytes);
+        int64_t offset = roda_file_append(file, (struct roda_str){bytes, sizeof(bytes)});
+        if (offset < 0)
+            result = (int)offset;
+    }
+    if (result < 0) {
+        roda_file_close(file);
+        next_failed(p, result);
+        return;
+    }
+    w->next = file;
+    w->next_state = NEXT_READY;
+    w->next_reserved = 0;
+    if (p->state == PARTITION_READY)
+        reserve(file, &w->next_reserved);
+    if (p->state == PARTITION_OPENING) {
+        use_next(p);
+        advance_opening(p);
+    } else if (p->waiting) {
+        commit_advance(x);
+    }
+}
+
+/* A segment has to hold its own snapshot and, for the most part, messages, however many rooms there
+ * are by now. */
+static uint64_t next_segment_bytes(const struct partition *p)
+{
+    uint64_t bytes = (uint64_t)log_conf_of(p->x)->segment_bytes, snapshot = LOG_HEADER_BYTES;
+
+    for (uint32_t i = 0; i < p->rooms.ids; i++) {
+        const struct log_room *room = p->rooms.by_id[i];
+        if (room)
+            snapshot += ROOM_RECORD_BYTES + room->n_trees * sizeof(struct log_tree) +
+                        room->folded_len + room->name_len;
+    }
+    return snapshot * 4 > bytes ? snapshot * 4 : bytes;
+}
+
+static void prepare_next(struct partition *p, uint64_t base)
+{
+    struct writer *w = p->writer;
+    struct errand *errand;
+    char path[4096];
+    int r;
+
+    if (w->next_state != NEXT_NONE || (w->next_error && roda_now_ms(p->x) < w->next_retry_ms))
+        return;
+    w->next_error = 0;
+    w->next_base = base;
+    w->next_bytes = next_segment_bytes(p);
+    path_of(p, base, path, sizeof(path));
+    errand = errand_new(p, 0);
+    r = errand ? roda_file_open(p->x, path, RODA_FILE_READ | RODA_FILE_APPEND, on_next_open, errand)
+               : -ENOMEM;
+    w->next_state = NEXT_OPENING;
+    if (r) {
+        roda_free(p->x, errand);
+        next_failed(p, r);
+    }
+}
+
+static void on_old_synced(struct roda_ctx *x, void *arg, int result)
+{
+    uint64_t target;
+    struct partition *p = errand_end(arg, &target);
+    struct writer *w;
+
+    (void)x;
+    if (!p)
+        return;
+    w = p->writer;
+    if (result < 0) {
+        partition_break(p, result);
+        return;
+    }
+    roda_file_close(w->old);
+    w->old = NULL;
+    if (w->synced < target)
+        w->synced = target;
+    if (w->want_sync)
+        begin_sync(p);
+    commit_advance(p->x);
+}
+
+/* The next file is the tail now. */
+static void use_next(struct partition *p)
+{
+    struct writer *w = p->writer;
+    struct errand *errand = NULL;
+
+    if (w->tail) {
+        errand = errand_new(p, w->end);
+        if (!errand || roda_file_sync(w->tail, on_old_synced, errand)) {
+            roda_free(p->x, errand);
+            partition_break(p, -ENOMEM);
+            return;
+        }
+        w->old = w->tail;
+        w->want_sync = 1;
+    }
+    w->tail = w->next;
+    w->base = w->next_base;
+    w->segment_bytes = w->next_bytes;
+    w->reserved = w->next_reserved;
+    w->end = w->base + LOG_HEADER_BYTES;
+    w->next = NULL;
+    w->next_state = NEXT_NONE;
+    w->snapshot = 1;
+    w->next_room = 0;
+    if (!w->old)
+        w->synced = w->base;
+    if (add_segment(p, w->base, LOG_HEADER_BYTES, w->next_created_ns)) {
+        partition_break(p, -ENOMEM);
+        return;
+    }
+    partition_tail_file(p, w->tail);
+    for (uint32_t i = 0; i < p->rooms.ids; i++)
+        if (p->rooms.by_id[i])
+            p->rooms.by_id[i]->recorded = 0;
+}
+
+/* 0: it is complete. -ENOBUFS: later. */
+static int write_snapshot(struct partition *p)
+{
+    struct writer *w = p->writer;
+    struct log_record open = {.type = LOG_OPEN};
+    int r = 0;
+
+    for (; !r && w->next_room < p->rooms.ids; w->next_room++) {
+        struct log_room *room = p->rooms.by_id[w->next_room];
+        /* A room that was never recorded gets its record in front of its first message. */
+        if (room && (room->known || room->kept || room->dirty))
+            r = put_room(p, room);
+        if (r)
+            return r;
+    }
+    r = put_record(p, &open);
+    if (!r)
+        r = put_start(p);
+    while (!r && w->n_voids) {
+        struct log_record record = {.type = LOG_VOID, .voided = w->voids[w->n_voids - 1]};
+        r = put_record(p, &record);
+        w->n_voids -= !r;
+    }
+    if (r)
+        return r;
+    roda_free(p->x, w->voids);
+    w->voids = NULL;
+    w->snapshot = 0;
+    return 0;
+}
+
+/* Makes room for so many bytes in the tail. 0, -ENOBUFS, or it broke. */
+static int make_room(struct partition *p, size_t len)
+{
+    struct writer *w = p->writer;
+    uint64_t used = w->end - w->base;
+    int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
+    int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
+    int old =
+        age_ms && used > LOG_HEADER_BYTES && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+
+    if (w->snapshot)
+        return write_snapshot(p);
+    if (used > w->segment_bytes / 2 || old)
+        prepare_next(p, w->base + w->segment_bytes);
+    if (used + len <= w->segment_bytes && !(old && w->next_state == NEXT_READY && !w->old))
+        return 0;
+    if (w->next_error)
+        partition_break(p, w->next_error);
+    if (p->state != PARTITION_READY)
+        return p->error;
+    if (w->next_state != NEXT_READY || w->old || w->syncing)
+        return -ENOBUFS;
+    use_next(p);
+    if (p->state != PARTITION_READY)
+        return p->error;
+    retention_step(p);
+    return write_snapshot(p);
+}
+
+static void fill(struct log_message *to, const struct log_room *room, const struct roda_msg *msg)
+{
+    to->room = room->id;
+    to->kind = msg->kind;
+    to->flags = msg->flags;
+    to->durable = room->durable;
+    to->epoch = msg->epoch;
+    to->number = msg->number;
+    to->prev = msg->prev;
+    to->time_ns = msg->time_ns;
+    to->to = msg->to;
+    to->subject = msg->subject;
+    to->text = msg->text;
+    if (msg->sender) {
+        to->person = roda_person_id(msg->sender);
+        for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+            to->sender[i] = roda_person_get(msg->sender, i);
+    }
+    to->n_tags = msg->n_tags < LOG_TAGS_MAX ? msg->n_tags : LOG_TAGS_MAX;
+    if (to->n_tags)
+        memcpy(to->tags, msg->tags, to->n_tags * sizeof(*msg->tags));
+    log_room_pointers(room, to);
+}
+
+int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg)
+{
+    struct writer *w = p->writer;
+    struct log_record record;
+    char *scratch = log_state_of(p->x)->scratch;
+    uint64_t position, base;
+    size_t len;
+    int r = make_room(p, 0);
+
+    if (r)
+        return r;
+    if (!room->recorded || room->epoch != msg->epoch) {
+        room->epoch = msg->epoch;
+        if (room->number >= msg->number)
+            room->number = msg->number - 1;
+        r = put_room(p, room);
+        if (r)
+            return r;
+    }
+    record.type = LOG_MESSAGE;
+    memset(&record.message, 0, offsetof(struct log_message, tags));
+    fill(&record.message, room, msg);
+    len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
+    if (!len)
+        return -EMSGSIZE;
+    base = w->base;
+    r = make_room(p, len);
+    if (!r && !room->recorded) /* a fresh segment, whose snapshot came before this room */
+        r = put_room(p, room);
+    if (r)
+        return r;
+    if (base != w->base)
+        len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
+    position = w->end;
+    r = put(p, scratch, len);
+    if (r)
+        return r;
+    if (log_room_append(p->x, room, position, msg->epoch, msg->number, msg->time_ns)) {
+        partition_break(p, -ENOMEM); /* its chain is in the file, but not here: read it again */
+        return -ENOMEM;
+    }
+    mark_dirty(w, room);
+    roda_count(p->x, LOG_RECORDS, 1);
+    roda_count(p->x, LOG_BYTES, (int64_t)len);
+    return (int64_t)w->end;
+}
+
+struct log_room *partition_room(struct partition *p, struct roda_str folded, struct roda_str name,
+                                int create)
+{
+    struct log_room *room = log_rooms_find(&p->rooms, folded);
+
+    if (room || !create)
+        return room;
+    room = log_rooms_add(p->x, &p->rooms, 0, folded, name);
+    if (!room)
+        return NULL;
+    while (!room->epoch)
+        roda_random(p->x, &room->epoch, sizeof(room->epoch));
+    room->durable = (log_choice(log_conf_of(p->x), folded) & RODA_HISTORY_DURABLE) != 0;
+    return room;
+}
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+static void opened(struct partition *p)
+{
+    struct writer *w = p->writer;
+    int first = (int)w->opening_first;
+
+    p->state = PARTITION_READY;
+    p->error = 0;
+    w->heal_ms = 0;
+    w->opening_first = 0;
+    tell_usage(p);
+    if (first) {
+        w->opened(p, 0);
+        return;
+    }
+    roda_count(p->x, LOG_BROKEN, -1);
+    roda_log(p->x, RODA_LOG_NOTICE, "partition %u can be written again", p->index);
+    commit_advance(p->x);
+}
+
+/* The tail is there: snapshot, LOG_START, and all of it on disk before anything relies on it. */
+static void advance_opening(struct partition *p)
+{
+    struct writer *w = p->writer;
+    int r = 0;
+
+    if (p->state != PARTITION_OPENING || w->syncing)
+        return;
+    if (w->snapshot)
+        r = write_snapshot(p);
+    else if (w->opening_first && !w->told)
+        r = put_start(p);
+    w->told = w->told || !r;
+    if (p->state != PARTITION_OPENING)
+        return;
+    if (r && r != -ENOBUFS) {
+        partition_break(p, r);
+        return;
+    }
+    if (!r && w->synced == w->end && !w->old) {
+        opened(p);
+        return;
+    }
+    begin_sync(p); /* after -ENOBUFS as well: then the file takes more */
+}
+
+static void on_tail_open(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct partition *p = errand_end(arg, NULL);
+    struct writer *w;
+
+    (void)x;
+    if (!p) {
+        roda_file_close(file);
+        return;
+    }
+    w = p->writer;
+    if (result >= 0 && roda_file_size(file) != w->end - w->base)
+        result = -EIO; /* it has changed since recovery read it */
+    if (result < 0) {
+        roda_file_close(file);
+        partition_break(p, result);
+        return;
+    }
+    w->tail = file;
+    w->synced = w->end;
+    partition_tail_file(p, file);
+    advance_opening(p);
+}
+
+static void go_on_in(struct partition *p, const struct recovered *found)
+{
+    struct writer *w = p->writer;
+    struct errand *errand = errand_new(p, 0);
+    char path[4096];
+    int r = -ENOMEM;
+
+    w->base = p->segments[p->n_segments - 1].base;
+    w->segment_bytes = found->segment_bytes;
+    w->end = found->end;
+    w->reserved = w->end - w->base;
+    path_of(p, w->base, path, sizeof(path));
+    if (errand)
+        r = roda_file_open(p->x, path, RODA_FILE_READ | RODA_FILE_APPEND, on_tail_open, errand);
+    if (r) {
+        roda_free(p->x, errand);
+        partition_break(p, r);
+        return;
+    }
+    for (uint32_t i = 0; i < p->rooms.ids; i++)
+        if (p->rooms.by_id[i])
+            p->rooms.by_id[i]->recorded = 1;
+}
+
+static void on_recovered(struct partition *p, const struct recovered *found, int result)
+{
+    struct writer *w = p->writer;
+
+    if (!w || p->state != PARTITION_OPENING)
+        return;
+    if (result < 0) {
+        partition_break(p, result);
+        return;
+    }
+    for (uint32_t i = 0; i < p->rooms.ids; i++) {
+        struct log_room *room = p->rooms.by_id[i];
+        if (room)
+            room->durable =
+                (log_choice(log_conf_of(p->x), log_room_folded(room)) & RODA_HISTORY_DURABLE) != 0;
+    }
+    if (found->n_voids) {
+        w->voids = roda_alloc(p->x, found->n_voids * sizeof(*w->voids));
+        if (!w->voids) {
+            partition_break(p, -ENOMEM);
+            return;
+        }
+        memcpy(w->voids, found->voids, found->n_voids * sizeof(*w->voids));
+        w->n_voids = found->n_voids;
+    }
+    if (w->opening_first && found->clean && found->end &&
+        found->end - p->segments[p->n_segments - 1].base < found->segment_bytes / 2)
+        go_on_in(p, found);
+    else
+        prepare_next(p, found->next_base);
+}
+
+static int begin_opening(struct partition *p)
+{
+    p->state = PARTITION_OPENING;
+    p->writer->told = 0;
+    roda_count(p->x, LOG_SEGMENTS, -(int64_t)p->n_segments);
+    return recovery_start(p, (int)p->writer->opening_first, on_recovered);
+}
+
+static void heal(struct roda_ctx *x, void *arg, int result)
+{
+    struct partition *p = arg;
+    int r;
+
+    (void)x;
+    if (result < 0 || !p->writer || p->state != PARTITION_BROKEN)
+        return;
+    p->writer->heal = NULL;
+    r = begin_opening(p);
+    if (r)
+        partition_break(p, r);
+}
+
+int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result))
+{
+    struct writer *w = roda_alloc(p->x, sizeof(*w));
+    int r;
+
+    if (!w)
+        return -ENOMEM;
+    p->writer = w;
+    w->opened = fn;
+    w->opening_first = first != 0;
+    r = begin_opening(p);
+    if (r) {
+        p->state = PARTITION_CLOSED;
+        p->writer = NULL;
+        roda_free(p->x, w);
+    }
+    return r;
+}
+
+/* ---- closing ------------------------------------------------------------------------------ */
+
+static void nothing(struct roda_ctx *x, void *arg, int result)
+{
+    (void)x;
+    (void)arg;
+    (void)result;
+}
+
+void partition_close(struct partition *p)
+{
+    struct writer *w = p->writer;
+    struct log_record end = {.type = LOG_END};
+    char path[4096];
+
+    if (!w)
+        return;
+    if (p->state == PARTITION_OPENING)
+        recovery_cancel(p);
+    if (p->state == PARTITION_READY) {
+        int r = w->snapshot ? write_snapshot(p) : 0;
+        if (!r)
+            r = put_record(p, &end);
+        if (!r && p->state == PARTITION_READY)
+            (void)roda_file_sync(w->tail, nothing, NULL);
+    }
+    if (w->next_state == NEXT_READY) {
+        path_of(p, w->next_base, path, sizeof(path));
+        (void)roda_file_remove(p->x, path, nothing, NULL);
+    }
+    p->state = PARTITION_CLOSED;
+    w->incarnation++;
+    partition_tail_file(p, NULL);
+    close_files(w);
+    p->writer = NULL;
+    roda_timer_stop(w->heal);
+    roda_free(p->x, w->voids);
+    roda_free(p->x, w);
+}

@@ -1,0 +1,616 @@
+#include "record.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <isa-l/crc.h>
+
+/*
+ * Bytes to structs and back. The document is docs/log-format.md; this file is one reading of it.
+ *
+ * A record is a frame (length, CRC32C, type, three zero bytes) and a body: first all that has a
+ * fixed size, lengths of texts included, then the texts. The checksum covers all behind itself. The
+ * length stands in front of it and is not covered: a wrong one takes in a wrong number of bytes,
+ * and that fails the checksum like a wrong byte does.
+ *
+ * Each sequence of bytes that decodes is the one that its struct encodes to: reserved bytes are
+ * zero, nothing stands behind the last text, and what has a smallest or largest value is held to
+ * it. So a reader may trust what it was given, and a fuzzer may compare.
+ *
+ * Encoding and decoding walk a cursor (struct writer, struct reader) that remembers a failure and
+ * does nothing from then on; it is looked at once, at the end. Integers are put together byte by
+ * byte: records have any alignment. A decoded record is written to the caller's struct directly,
+ * since start-up decodes millions of them: after a failure behind the checksum it is in pieces.
+ *
+ * THE CHAIN. Each record of a room has two pointers to earlier ones of the same room: back, to the
+ * one before it, and jump, farther. Where a jump goes is decided by the record's place in the chain
+ * alone, so that nothing ever has to be written anew (Eugene W. Myers, "An applicative
+ * random-access stack", Information Processing Letters 17, 1983).
+ *
+ *   Numbers can be written in skew-binary digits: the digit at place k counts 2^(k+1) - 1, each is
+ *   0 or 1, but the lowest that is not 0 may be 2. A chain of so many records is the trees of these
+ *   sizes, newest first. A perfect tree of 2^(k+1) - 1 records is its newest record, the root, and
+ *   behind it two trees of half the size: first the newer one, then the older.
+ *
+ *       count  trees, newest first     the new record
+ *       1      1                       is alone
+ *       2      1 1
+ *       3      3                       the two newest were of one size: it is a root over both
+ *       4      1 3
+ *       5      1 1 3
+ *       6      3 3
+ *       7      7
+ *
+ *   A record's jump is the root of the tree behind its own: over all of its own tree. From record
+ *   n, to find an older one: if it is not newer than the jump's, go to the jump, else go back. Each
+ *   jump leaves a tree and each step back enters a smaller one, so both together are at most about
+ *   three times the digits of n. The jump's number and time stand in the record beside the
+ *   pointer, so that the decision needs no read.
+ *
+ * Adding a record needs the trees and nothing else (log_trees_add), which is why LOG_ROOM holds
+ * them, and the jump's count follows from the count (log_jump_count), which is how a reader checks
+ * a chain.
+ */
+
+enum {
+    FRAME_ZEROS = 3,
+    HEADER_CRC_AT = 60,
+    HEADER_ZEROS_AT = 40,
+    KIND_MAX = RODA_KIND_MAX,
+    PARTITION_MAX = 99,
+};
+
+static const char magic[8] = {'r', 'o', 'd', 'a', 'l', 'o', 'g', '\n'};
+
+/* RFC 3720, appendix B.4: the register begins as ones and is inverted at the end. */
+static uint32_t checksum(const char *bytes, size_t len)
+{
+    return ~crc32_iscsi((unsigned char *)(uintptr_t)bytes, (int)len, 0xffffffffu);
+}
+
+/* ---- writing ---------------------------------------------------------------------------- */
+
+struct writer {
+    char *at, *end;
+    int full;
+};
+
+static char *claim(struct writer *w, size_t len)
+{
+    char *at = w->at;
+
+    if (w->full || (size_t)(w->end - w->at) < len) {
+        w->full = 1;
+        return NULL;
+    }
+    w->at += len;
+    return at;
+}
+
+static void put(struct writer *w, uint64_t value, size_t bytes)
+{
+    char *at = claim(w, bytes);
+
+    for (size_t i = 0; at && i < bytes; i++)
+        at[i] = (char)(unsigned char)(value >> (8 * i));
+}
+
+static void put_u16(struct writer *w, size_t value)
+{
+    if (value > UINT16_MAX)
+        w->full = 1;
+    put(w, value, 2);
+}
+
+static void put_u32(struct writer *w, uint32_t value)
+{
+    put(w, value, 4);
+}
+
+static void put_u64(struct writer *w, uint64_t value)
+{
+    put(w, value, 8);
+}
+
+static void put_time(struct writer *w, int64_t value)
+{
+    put(w, (uint64_t)value, 8);
+}
+
+static void put_text(struct writer *w, struct roda_str text)
+{
+    char *at = claim(w, text.len);
+
+    if (at && text.len)
+        memcpy(at, text.ptr, text.len);
+}
+
+/* ---- reading ---------------------------------------------------------------------------- */
+
+struct reader {
+    const char *at, *end;
+    int bad;
+};
+
+static const char *take(struct reader *r, size_t len)
+{
+    const char *at = r->at;
+
+    if (r->bad || (size_t)(r->end - r->at) < len) {
+        r->bad = 1;
+        return NULL;
+    }
+    r->at += len;
+    return at;
+}
+
+static uint64_t get(struct reader *r, size_t bytes)
+{
+    const char *at = take(r, bytes);
+    uint64_t value = 0;
+
+    for (size_t i = 0; at && i < bytes; i++)
+        value |= (uint64_t)(unsigned char)at[i] << (8 * i);
+    return value;
+}
+
+static uint16_t get_u16(struct reader *r)
+{
+    return (uint16_t)get(r, 2);
+}
+
+static uint32_t get_u32(struct reader *r)
+{
+    return (uint32_t)get(r, 4);
+}
+
+static uint64_t get_u64(struct reader *r)
+{
+    return get(r, 8);
+}
+
+static int64_t get_time(struct reader *r)
+{
+    return (int64_t)get(r, 8);
+}
+
+/* len was read before and stands in the struct already. */
+static void get_text(struct reader *r, struct roda_str *text)
+{
+    const char *at = take(r, text->len);
+
+    *text = at ? (struct roda_str){at, text->len} : (struct roda_str){"", 0};
+}
+
+static void require(struct reader *r, int holds)
+{
+    if (!holds)
+        r->bad = 1;
+}
+
+/* ---- the file's header ------------------------------------------------------------------ */
+
+void log_header_encode(const struct log_header *header, char *to)
+{
+    struct writer w = {to, to + LOG_HEADER_BYTES, 0};
+
+    memset(to, 0, LOG_HEADER_BYTES);
+    put_text(&w, (struct roda_str){magic, sizeof(magic)});
+    put_u32(&w, header->version);
+    put_u32(&w, header->partition);
+    put_u64(&w, header->base);
+    put_u64(&w, header->segment_bytes);
+    put_time(&w, header->created_ns);
+    w.at = to + HEADER_CRC_AT;
+    put_u32(&w, checksum(to, HEADER_CRC_AT));
+}
+
+static int zeros(const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (bytes[i])
+            return 0;
+    return 1;
+}
+
+int log_header_decode(const char *bytes, size_t len, struct log_header *ret_header)
+{
+    struct log_header header;
+    struct reader r;
+
+    if (len < LOG_HEADER_BYTES || memcmp(bytes, magic, sizeof(magic)) != 0)
+        return -EILSEQ;
+    r = (struct reader){bytes + HEADER_CRC_AT, bytes + LOG_HEADER_BYTES, 0};
+    if (get_u32(&r) != checksum(bytes, HEADER_CRC_AT))
+        return -EILSEQ;
+    r.at = bytes + sizeof(magic);
+    header.version = get_u32(&r);
+    if (header.version != LOG_FORMAT_VERSION)
+        return -ENOTSUP;
+    header.partition = get_u32(&r);
+    header.base = get_u64(&r);
+    header.segment_bytes = get_u64(&r);
+    header.created_ns = get_time(&r);
+    if (!zeros(bytes + HEADER_ZEROS_AT, HEADER_CRC_AT - HEADER_ZEROS_AT) ||
+        header.partition > PARTITION_MAX || header.base > INT64_MAX ||
+        header.segment_bytes < LOG_HEADER_BYTES || header.segment_bytes > INT64_MAX - header.base)
+        return -EILSEQ;
+    *ret_header = header;
+    return 0;
+}
+
+/* ---- bodies, in the order of enum log_type ---------------------------------------------- */
+
+static void put_start(struct writer *w, const struct log_start *start)
+{
+    put_u32(w, start->sync);
+    put_time(w, start->time_ns);
+    put_u16(w, start->sync_rooms.len);
+    put_text(w, start->sync_rooms);
+}
+
+static void get_start(struct reader *r, struct log_start *start)
+{
+    start->sync = get_u32(r);
+    start->time_ns = get_time(r);
+    start->sync_rooms.len = get_u16(r);
+    get_text(r, &start->sync_rooms);
+    require(r, start->sync <= 2);
+}
+
+static void put_room(struct writer *w, const struct log_room_record *room)
+{
+    put_u32(w, room->room);
+    put_u64(w, room->epoch);
+    put_u64(w, room->number);
+    put_u64(w, room->kept);
+    put_time(w, room->time_ns);
+    put_u64(w, room->count);
+    put_u16(w, room->n_trees);
+    put_u16(w, room->folded.len);
+    put_u16(w, room->name.len);
+    for (uint32_t i = 0; i < room->n_trees && !w->full; i++) {
+        put_u64(w, room->trees[i].root);
+        put_u64(w, room->trees[i].number);
+        put_time(w, room->trees[i].time_ns);
+        put_u64(w, room->trees[i].size);
+    }
+    put_text(w, room->folded);
+    put_text(w, room->name);
+}
+
+/* 2^k - 1: of its skew-binary digit. */
+static int is_tree_size(uint64_t size)
+{
+    return size && !(size & (size + 1));
+}
+
+/* The sizes are the skew-binary digits of the count, lowest first. */
+static int are_trees_of(const struct log_room_record *room)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < room->n_trees; i++) {
+        const struct log_tree *tree = &room->trees[i];
+
+        if (!is_tree_size(tree->size) || !tree->root || tree->size > room->count - sum ||
+            (i && tree->size <= tree[-1].size && (i > 1 || tree->size < tree[-1].size)))
+            return 0;
+        sum += tree->size;
+    }
+    return sum == room->count;
+}
+
+static void get_room(struct reader *r, struct log_room_record *room)
+{
+    room->room = get_u32(r);
+    room->epoch = get_u64(r);
+    room->number = get_u64(r);
+    room->kept = get_u64(r);
+    room->time_ns = get_time(r);
+    room->count = get_u64(r);
+    room->n_trees = get_u16(r);
+    room->folded.len = get_u16(r);
+    room->name.len = get_u16(r);
+    require(r, room->room && room->kept <= room->number && room->n_trees <= LOG_TREES_MAX &&
+                   room->folded.len && room->folded.len <= LOG_NAME_MAX &&
+                   room->name.len <= LOG_NAME_MAX);
+    for (uint32_t i = 0; i < room->n_trees && !r->bad; i++) {
+        room->trees[i].root = get_u64(r);
+        room->trees[i].number = get_u64(r);
+        room->trees[i].time_ns = get_time(r);
+        room->trees[i].size = get_u64(r);
+    }
+    get_text(r, &room->folded);
+    get_text(r, &room->name);
+    if (!r->bad)
+        require(r, are_trees_of(room));
+}
+
+static void put_tags(struct writer *w, const struct log_message *message)
+{
+    for (uint32_t i = 0; i < message->n_tags && !w->full; i++) {
+        put_u16(w, message->tags[i].key.len);
+        put_u32(w, (uint32_t)message->tags[i].value.len);
+        put_text(w, message->tags[i].key);
+        put_text(w, message->tags[i].value);
+    }
+}
+
+/* A length that does not fit its field is more than a record can be. */
+static int too_long(const struct log_message *message)
+{
+    if (message->subject.len > LOG_RECORD_MAX || message->text.len > LOG_RECORD_MAX ||
+        message->n_tags > LOG_TAGS_MAX || message->kind > KIND_MAX)
+        return 1;
+    for (uint32_t i = 0; i < message->n_tags; i++)
+        if (message->tags[i].value.len > LOG_RECORD_MAX)
+            return 1;
+    return 0;
+}
+
+static void put_message(struct writer *w, const struct log_message *message)
+{
+    if (too_long(message))
+        w->full = 1;
+    put_u32(w, message->room);
+    put_u32(w, message->flags);
+    put(w, message->kind, 1);
+    put(w, message->durable ? 1 : 0, 1);
+    put_u16(w, message->n_tags);
+    put_u64(w, message->epoch);
+    put_u64(w, message->number);
+    put_u64(w, message->prev);
+    put_time(w, message->time_ns);
+    put_u64(w, message->count);
+    put_u64(w, message->back);
+    put_u64(w, message->jump);
+    put_u64(w, message->jump_number);
+    put_time(w, message->jump_time_ns);
+    put_u64(w, message->person);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        put_u16(w, message->sender[i].len);
+    put_u16(w, message->to.len);
+    put_u32(w, (uint32_t)message->subject.len);
+    put_u32(w, (uint32_t)message->text.len);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        put_text(w, message->sender[i]);
+    put_text(w, message->to);
+    put_text(w, message->subject);
+    put_text(w, message->text);
+    put_tags(w, message);
+}
+
+static void get_tags(struct reader *r, struct log_message *message)
+{
+    require(r, message->n_tags <= LOG_TAGS_MAX);
+    for (uint32_t i = 0; i < message->n_tags && !r->bad; i++) {
+        message->tags[i].key.len = get_u16(r);
+        message->tags[i].value.len = get_u32(r);
+        get_text(r, &message->tags[i].key);
+        get_text(r, &message->tags[i].value);
+    }
+}
+
+static void get_message(struct reader *r, struct log_message *message)
+{
+    message->room = get_u32(r);
+    message->flags = get_u32(r);
+    message->kind = (uint32_t)get(r, 1);
+    message->durable = (uint32_t)get(r, 1);
+    message->n_tags = get_u16(r);
+    message->epoch = get_u64(r);
+    message->number = get_u64(r);
+    message->prev = get_u64(r);
+    message->time_ns = get_time(r);
+    message->count = get_u64(r);
+    message->back = get_u64(r);
+    message->jump = get_u64(r);
+    message->jump_number = get_u64(r);
+    message->jump_time_ns = get_time(r);
+    message->person = get_u64(r);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        message->sender[i].len = get_u16(r);
+    message->to.len = get_u16(r);
+    message->subject.len = get_u32(r);
+    message->text.len = get_u32(r);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        get_text(r, &message->sender[i]);
+    get_text(r, &message->to);
+    get_text(r, &message->subject);
+    get_text(r, &message->text);
+    get_tags(r, message);
+    require(r, message->room && message->kind && message->kind <= KIND_MAX &&
+                   message->durable <= 1 && message->prev < message->number && message->count);
+}
+
+static void put_void(struct writer *w, const struct log_void *voided)
+{
+    put_u32(w, voided->room);
+    put_u64(w, voided->from);
+    put_u64(w, voided->to);
+}
+
+static void get_void(struct reader *r, struct log_void *voided)
+{
+    voided->room = get_u32(r);
+    voided->from = get_u64(r);
+    voided->to = get_u64(r);
+    require(r, voided->room && voided->from && voided->from <= voided->to);
+}
+
+/* ---- records ---------------------------------------------------------------------------- */
+
+static void put_body(struct writer *w, const struct log_record *record)
+{
+    switch (record->type) {
+    case LOG_START:
+        put_start(w, &record->start);
+        break;
+    case LOG_ROOM:
+        put_room(w, &record->room);
+        break;
+    case LOG_MESSAGE:
+        put_message(w, &record->message);
+        break;
+    case LOG_VOID:
+        put_void(w, &record->voided);
+        break;
+    case LOG_END:
+    case LOG_OPEN:
+        break;
+    default:
+        w->full = 1;
+    }
+}
+
+size_t log_record_encode(const struct log_record *record, char *to, size_t size)
+{
+    struct writer w = {to, to + (size < LOG_RECORD_MAX ? size : LOG_RECORD_MAX), 0};
+    size_t len;
+
+    put_u64(&w, 0); /* length and checksum, known at the end */
+    put(&w, record->type, 1);
+    put(&w, 0, FRAME_ZEROS);
+    put_body(&w, record);
+    if (w.full)
+        return 0;
+    len = (size_t)(w.at - to);
+    w.at = to;
+    put_u32(&w, (uint32_t)len);
+    put_u32(&w, checksum(to + 8, len - 8));
+    return len;
+}
+
+static void get_body(struct reader *r, struct log_record *record)
+{
+    switch (record->type) {
+    case LOG_START:
+        get_start(r, &record->start);
+        break;
+    case LOG_ROOM:
+        get_room(r, &record->room);
+        break;
+    case LOG_MESSAGE:
+        get_message(r, &record->message);
+        break;
+    case LOG_VOID:
+        get_void(r, &record->voided);
+        break;
+    case LOG_END:
+    case LOG_OPEN:
+        break;
+    default:
+        r->bad = 1;
+    }
+}
+
+static int is_frame(const char *bytes)
+{
+    unsigned char type = (unsigned char)bytes[8];
+
+    return type >= LOG_START && type <= LOG_VOID && zeros(bytes + 9, FRAME_ZEROS);
+}
+
+int log_record_decode(const char *bytes, size_t len, struct log_record *ret_record)
+{
+    struct reader r = {bytes, bytes + len, 0};
+    uint32_t length, crc;
+
+    if (len < 4) {
+        ret_record->length = 0;
+        return -EAGAIN;
+    }
+    length = get_u32(&r);
+    if (length < LOG_FRAME_BYTES || length > LOG_RECORD_MAX ||
+        (len >= LOG_FRAME_BYTES && !is_frame(bytes)))
+        return -EILSEQ;
+    if (len < length) {
+        ret_record->length = length;
+        return -EAGAIN;
+    }
+    crc = get_u32(&r);
+    if (crc != checksum(bytes + 8, length - 8))
+        return -EILSEQ;
+    r.end = bytes + length;
+    ret_record->type = (enum log_type)get(&r, 1);
+    ret_record->length = length;
+    take(&r, FRAME_ZEROS);
+    get_body(&r, ret_record);
+    return r.bad || r.at != r.end ? -EILSEQ : 0;
+}
+
+/* ---- trees ------------------------------------------------------------------------------ */
+
+void log_trees_add(struct log_tree trees[LOG_TREES_MAX], uint32_t *n_trees, uint64_t position,
+                   uint64_t number, int64_t time_ns)
+{
+    struct log_tree root = {position, number, time_ns, 1};
+
+    if (*n_trees >= 2 && trees[0].size == trees[1].size) {
+        root.size += 2 * trees[0].size;
+        memmove(&trees[1], &trees[2], (*n_trees - 2) * sizeof(*trees));
+        (*n_trees)--;
+    } else {
+        memmove(&trees[1], &trees[0], *n_trees * sizeof(*trees));
+        (*n_trees)++;
+    }
+    trees[0] = root;
+}
+
+uint64_t log_jump_count(uint64_t count)
+{
+    uint64_t rest = count, size = UINT64_MAX;
+
+    /* Largest digits first; what the last one counts is the size of the newest tree. */
+    while (rest) {
+        while (size > rest)
+            size >>= 1;
+        rest -= size;
+    }
+    return count ? count - size : 0;
+}
+
+/* ---- names of files --------------------------------------------------------------------- */
+
+static const char suffix[] = ".segment";
+
+void log_segment_name(uint32_t partition, uint64_t base, char to[LOG_NAME_BYTES])
+{
+    (void)snprintf(to, LOG_NAME_BYTES, "%02" PRIu32 "-%016" PRIx64 "%s", partition % 100, base,
+                   suffix);
+}
+
+static int digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+}
+
+int log_segment_parse(struct roda_str name, uint32_t *ret_partition, uint64_t *ret_base)
+{
+    const size_t digits = 16, base_at = 3, suffix_len = sizeof(suffix) - 1;
+    uint64_t base = 0;
+    int high, low;
+
+    if (name.len != base_at + digits + suffix_len || name.ptr[2] != '-' ||
+        memcmp(name.ptr + base_at + digits, suffix, suffix_len) != 0)
+        return -EINVAL;
+    high = digit(name.ptr[0]);
+    low = digit(name.ptr[1]);
+    if (high > 9 || low > 9)
+        return -EINVAL;
+    for (size_t i = 0; i < digits; i++) {
+        int value = digit(name.ptr[base_at + i]);
+
+        if (value > 15)
+            return -EINVAL;
+        base = base << 4 | (unsigned)value;
+    }
+    *ret_partition = (uint32_t)(high * 10 + low);
+    *ret_base = base;
+    return 0;
+}

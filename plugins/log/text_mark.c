@@ -1,0 +1,179 @@
+#include "text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/*
+ * An empty file .repair-NN-YYYY-MM-DD in the text directory says that text files of rooms of
+ * partition NN may lack lines that the segments have, from that day on. It is there as long as a
+ * room of the partition is behind, so a broker that ends before its repairs are done takes them up
+ * again at its next start, however well it ended. The day is that of the first room that was behind;
+ * others follow later, as time does. It stands in the name since a full disk takes names longer than
+ * contents. No room's folder has a '.' in its name.
+ *
+ * One request at a time per mark; what is wanted meanwhile is looked at when it is done. A mark that
+ * cannot be made is not missed before the broker ends: what is behind is known in memory.
+ */
+
+static void mark_path(const struct text *text, uint32_t partition, char to[TEXT_PATH_SIZE])
+{
+    char day[TEXT_DAY_SIZE];
+
+    text_day_name(text->marks[partition].day, day);
+    (void)snprintf(to, TEXT_PATH_SIZE, "%s/.repair-%02u-%s", log_conf_of(text->x)->text_directory,
+                   partition, day);
+}
+
+struct errand {
+    struct text *text;
+    uint32_t partition, made;
+};
+
+static void update(struct text *text, uint32_t partition);
+
+static void done(struct errand *errand, int result)
+{
+    struct text *text = errand->text;
+    struct text_mark *mark = &text->marks[errand->partition];
+    uint32_t partition = errand->partition, made = errand->made;
+
+    roda_free(text->x, errand);
+    mark->busy = 0;
+    if (result >= 0 || result == -ENOENT)
+        mark->present = made && result >= 0;
+    if (result != -ECANCELED && (mark->behind > 0) != made)
+        update(text, partition);
+    text->pending--;
+    text_end(text);
+}
+
+static void on_made(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    (void)x;
+    roda_file_close(file);
+    done(arg, result);
+}
+
+static void on_removed(struct roda_ctx *x, void *arg, int result)
+{
+    (void)x;
+    done(arg, result);
+}
+
+static void update(struct text *text, uint32_t partition)
+{
+    struct text_mark *mark = &text->marks[partition];
+    uint32_t wanted = mark->behind > 0;
+    char path[TEXT_PATH_SIZE];
+
+    if (mark->busy || mark->present == wanted)
+        return;
+    struct errand *errand = roda_alloc(text->x, sizeof *errand);
+    if (!errand)
+        return;
+    *errand = (struct errand){text, partition, wanted};
+    mark_path(text, partition, path);
+    int r = wanted ? roda_file_open(text->x, path, RODA_FILE_APPEND, on_made, errand)
+                   : roda_file_remove(text->x, path, on_removed, errand);
+    if (r) {
+        roda_free(text->x, errand);
+        return;
+    }
+    mark->busy = 1;
+    text->pending++;
+}
+
+void text_mark_add(struct text *text, const struct partition *p, int64_t day)
+{
+    struct text_mark *mark = &text->marks[p->index];
+
+    if (!mark->behind++ && !mark->busy && !mark->present)
+        mark->day = day == INT64_MAX ? text_day(roda_time_ns(text->x)) : day;
+    update(text, p->index);
+}
+
+int64_t text_mark_day(const struct text *text, const struct partition *p)
+{
+    const struct text_mark *mark = &text->marks[p->index];
+
+    return mark->present || mark->busy ? mark->day : INT64_MAX;
+}
+
+void text_mark_remove(struct text *text, const struct partition *p)
+{
+    text->marks[p->index].behind--;
+    update(text, p->index);
+}
+
+void text_marks_check(struct text *text)
+{
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++) {
+        struct partition *p = log_state_of(text->x)->partitions[i];
+        struct text_mark *mark = &text->marks[i];
+        if (!p || p->state != PARTITION_READY)
+            continue;
+        if (mark->found || text->unread & 1u << i) {
+            mark->found = 0;
+            text_repair(p);
+        }
+        update(text, i); /* also what could not be done before */
+    }
+}
+
+/* Of several, the first in the list is the oldest; the others are for the next start. */
+static void found(struct text *text, struct roda_str name)
+{
+    static const char front[] = ".repair-";
+    char file[TEXT_DAY_SIZE];
+    unsigned partition;
+    int64_t day;
+
+    if (name.len != 21 || memcmp(name.ptr, front, sizeof front - 1) != 0 ||
+        sscanf(name.ptr + 8, "%2u-", &partition) != 1 || partition >= RODA_PARTITIONS)
+        return;
+    (void)snprintf(file, sizeof file, "%.10s.log", name.ptr + 11);
+    struct text_mark *mark = &text->marks[partition];
+    if (mark->present || mark->busy || text_day_parse((struct roda_str){file, 14}, &day))
+        return;
+    mark->found = mark->present = 1;
+    mark->day = day;
+}
+
+static void on_names(struct roda_ctx *x, void *arg, const struct roda_str *names, size_t n,
+                     int result)
+{
+    struct text *text = arg;
+
+    (void)x;
+    (void)result; /* no directory: no marks */
+    for (size_t i = 0; i < n; i++)
+        found(text, names[i]);
+    if (!text->stopping)
+        text_marks_check(text);
+    text->pending--;
+    text_end(text);
+}
+
+static void on_directory(struct roda_ctx *x, void *arg, int result)
+{
+    struct text *text = arg;
+
+    if (result < 0 && result != -ECANCELED)
+        roda_log(x, RODA_LOG_ERROR,
+                 "text_directory %s: %s; make the one above it, and let the broker's user write "
+                 "there",
+                 log_conf_of(x)->text_directory, strerror(-result));
+    if (!text->stopping && !roda_file_list(x, log_conf_of(x)->text_directory, on_names, text))
+        return;
+    text->pending--;
+    text_end(text);
+}
+
+int text_marks_read(struct text *text)
+{
+    int r = roda_directory_make(text->x, log_conf_of(text->x)->text_directory, on_directory, text);
+
+    text->pending += !r;
+    return r;
+}

@@ -1,0 +1,295 @@
+#include "ratelimit.h"
+
+#include <string.h>
+
+/*
+ * How much may come.
+ *
+ * A unit of input fills up to three buckets at once, before it is decoded, so that what is no
+ * message (lists, pings, nonsense) counts as well: the connection's or, when logged in, the
+ * account's messages; the connection's bytes; the address prefix's messages. Further messages that
+ * one unit makes (one text to several rooms) and dear commands are paid for afterwards, as a debt.
+ *
+ * All are asked before any is filled. What goes beyond a limit by no more than WAIT_MAX_MS is paid
+ * for at once and passes when the slowest bucket has room for it: input waits, in order, and the
+ * client feels the back-pressure of TCP. Paying first gives every connection of an address its own
+ * time to go on, in the order of asking; nobody tries again and again, and nobody starves. Where
+ * nothing can be held back (datagrams, on_excess), and for a longer wait, the unit is refused, and
+ * nothing is paid.
+ *
+ * The core asks again when a unit's time has come. It may also refuse the unit before (max_delay),
+ * and lets units that are too long go by without waiting; either way, what was paid for is there
+ * for the next one. Asked before that time, this may be that last question, or a new unit: within
+ * ASK_AGAIN_MS of the first question it is a new one for sure.
+ *
+ * A join fills a bucket of its own, in submit, and waits there in the same way. Slow mode counts a
+ * member's messages at the room's home, and refuses, since nothing may wait there.
+ */
+
+enum { ASK_AGAIN_MS = 100 /* limits.max_delay is at least that */ };
+
+/* One bucket that something fills: a connection's own, or one in the shared table. */
+struct charge {
+    enum bucket bucket;
+    uint64_t *own_ns; /* NULL: shared */
+    uint64_t key;
+    struct gcra g;
+};
+
+struct charges {
+    struct charge list[3];
+    size_t n;
+};
+
+/* ---- which buckets ---------------------------------------------------------------------- */
+
+static void charge_own(struct charges *charges, enum bucket bucket, const struct roda_rate *rate,
+                       uint64_t *own_ns, uint64_t amount)
+{
+    if (rate->count)
+        charges->list[charges->n++] = (struct charge){.bucket = bucket,
+                                                      .own_ns = own_ns,
+                                                      .g = gcra_of(rate, amount, GCRA_OWN_TICKS)};
+}
+
+static void charge_shared(struct charges *charges, enum bucket bucket, const struct roda_rate *rate,
+                          uint64_t owner, uint64_t amount)
+{
+    if (rate->count)
+        charges->list[charges->n++] =
+            (struct charge){.bucket = bucket,
+                            .key = key_for_rate(owner, bucket, rate),
+                            .g = gcra_of(rate, amount, GCRA_SHARED_TICKS)};
+}
+
+static void charge_messages(struct roda_ctx *x, const struct roda_conn *c, struct client *client,
+                            uint64_t amount, struct charges *charges)
+{
+    const struct ratelimit_conf *conf = conf_for(x, c);
+    const struct roda_person *person = roda_conn_person(c);
+    struct roda_str account =
+        person ? roda_person_get(person, RODA_PERSON_ACCOUNT) : (struct roda_str){"", 0};
+
+    if (account.len)
+        charge_shared(charges, BUCKET_REGISTERED_MESSAGES, &conf->registered_messages,
+                      roda_hash(account), amount);
+    else
+        charge_own(charges, BUCKET_MESSAGES, &conf->messages, &client->messages_ns, amount);
+    if (client->prefix)
+        charge_shared(charges, BUCKET_ADDRESS_MESSAGES, &conf->address_messages, client->prefix,
+                      amount);
+}
+
+/* ---- filling them ----------------------------------------------------------------------- */
+
+static uint64_t own_ahead(const struct charge *charge, uint64_t now_ms)
+{
+    uint64_t now_ns = now_ms * GCRA_OWN_TICKS;
+
+    return *charge->own_ns > now_ns ? *charge->own_ns - now_ns : 0;
+}
+
+static uint64_t to_ms(uint64_t ticks, uint64_t ticks_per_ms)
+{
+    return (ticks + ticks_per_ms - 1) / ticks_per_ms;
+}
+
+static uint64_t wait_ms(struct roda_ctx *x, const struct charge *charge, uint64_t now_ms)
+{
+    if (charge->own_ns)
+        return to_ms(gcra_wait(&charge->g, own_ahead(charge, now_ms)), GCRA_OWN_TICKS);
+    return to_ms(gcra_wait(&charge->g, table_ahead(shared_of(x)->buckets, charge->key,
+                                                   now_ms * GCRA_SHARED_TICKS)),
+                 GCRA_SHARED_TICKS);
+}
+
+/* Fills it if the wait is at most max_ms, and returns the wait. */
+static uint64_t take(struct roda_ctx *x, const struct charge *charge, uint64_t now_ms,
+                     uint64_t max_ms)
+{
+    uint64_t ms;
+
+    if (!charge->own_ns)
+        return to_ms(table_take(shared_of(x)->buckets, charge->key, now_ms * GCRA_SHARED_TICKS,
+                                &charge->g, max_ms * GCRA_SHARED_TICKS),
+                     GCRA_SHARED_TICKS);
+    ms = wait_ms(x, charge, now_ms);
+    if (ms <= max_ms)
+        *charge->own_ns = now_ms * GCRA_OWN_TICKS + own_ahead(charge, now_ms) + charge->g.cost;
+    return ms;
+}
+
+/* Fills all of them or, if one would have to wait longer than max_ms, none: then *ret_bucket is
+ * that one. Returns how long the slowest has to wait. */
+static uint64_t take_all(struct roda_ctx *x, const struct charges *charges, uint64_t max_ms,
+                         enum bucket *ret_bucket)
+{
+    uint64_t now_ms = roda_now_ms(x), longest_ms = 0, ms;
+
+    for (size_t i = 0; i < charges->n; i++) {
+        *ret_bucket = charges->list[i].bucket;
+        ms = wait_ms(x, &charges->list[i], now_ms);
+        if (ms > max_ms)
+            return ms;
+    }
+    /* The shared ones first: another worker may have filled them meanwhile. */
+    for (size_t i = charges->n; i-- > 0;) {
+        *ret_bucket = charges->list[i].bucket;
+        ms = take(x, &charges->list[i], now_ms, max_ms);
+        if (ms > max_ms)
+            return ms;
+        longest_ms = ms > longest_ms ? ms : longest_ms;
+    }
+    return longest_ms;
+}
+
+static uint64_t most_wait_ms(const struct ratelimit_conf *conf, const struct client *client)
+{
+    return client->flags & CLIENT_DATAGRAM || conf->on_excess != EXCESS_DELAY ? 0 : WAIT_MAX_MS;
+}
+
+/* ---- units ------------------------------------------------------------------------------ */
+
+static roda_verdict hold(struct roda_ctx *x, struct roda_event *ev, uint64_t ms)
+{
+    roda_count(x, METRIC_DELAYED, 1);
+    roda_count(x, METRIC_DELAYED_MS, (int64_t)ms);
+    return roda_delay(ev, ms);
+}
+
+/* The unit that waits is asked for again, or else this is one more: it takes its own time. */
+static int is_asked_again(struct client *client, uint32_t now_ms)
+{
+    if (client->flags & CLIENT_LEFT_OVER) {
+        client->flags &= (uint8_t)~CLIENT_LEFT_OVER;
+        client->since_ms = now_ms;
+        return 1;
+    }
+    if (now_ms - client->since_ms < ASK_AGAIN_MS)
+        return 0;
+    client->flags |= CLIENT_LEFT_OVER;
+    return 1;
+}
+
+roda_verdict flow_input(struct roda_ctx *x, struct roda_event *ev)
+{
+    struct client *client = roda_conn_data(x, ev->conn);
+    const struct ratelimit_conf *conf = conf_for(x, ev->conn);
+    struct charges charges = {.n = 0};
+    uint32_t now_ms = (uint32_t)roda_now_ms(x);
+    int32_t left_ms = (int32_t)(client->until_ms - now_ms);
+    enum bucket bucket = BUCKET_MESSAGES;
+    uint64_t ms, max_ms = most_wait_ms(conf, client);
+
+    if (client->flags & CLIENT_WAITING && left_ms <= 0) {
+        client->flags &= (uint8_t) ~(CLIENT_WAITING | CLIENT_LEFT_OVER);
+        client->flags |= CLIENT_PAID;
+        return RODA_PASS;
+    }
+    if (client->flags & CLIENT_WAITING && is_asked_again(client, now_ms))
+        return roda_delay(ev, (uint64_t)left_ms);
+    charge_own(&charges, BUCKET_BYTES, &conf->bytes, &client->bytes_ns, ev->bytes);
+    charge_messages(x, ev->conn, client, 1, &charges);
+    ms = take_all(x, &charges, max_ms, &bucket);
+    if (ms > max_ms)
+        return excess_refuse(x, ev, bucket);
+    client->flags |= CLIENT_PAID;
+    if (!ms)
+        return RODA_PASS;
+    client->flags |= CLIENT_WAITING;
+    client->since_ms = now_ms;
+    client->until_ms = now_ms + (uint32_t)ms;
+    return hold(x, ev, ms);
+}
+
+void flow_charged(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
+{
+    struct client *client = roda_conn_data(x, c);
+    struct charges charges = {.n = 0};
+
+    charge_messages(x, c, client, cost, &charges);
+    for (size_t i = 0; i < charges.n; i++)
+        (void)take(x, &charges.list[i], roda_now_ms(x), DEBT_MAX_MS);
+}
+
+/* ---- messages --------------------------------------------------------------------------- */
+
+static roda_verdict join(struct roda_ctx *x, struct roda_event *ev, struct client *client)
+{
+    const struct ratelimit_conf *conf = conf_for(x, ev->conn);
+    uint64_t now_ms = roda_now_ms(x), ms, max_ms = most_wait_ms(conf, client);
+    struct charge charge = {.bucket = BUCKET_JOINS, .own_ns = &client->joins_ns};
+
+    if (!conf->joins.count)
+        return RODA_PASS;
+    charge.g = gcra_of(&conf->joins, 1, GCRA_OWN_TICKS);
+    if (client->flags & CLIENT_JOIN_WAITING) {
+        uint64_t ahead = own_ahead(&charge, now_ms);
+        if (ahead > charge.g.limit)
+            return roda_delay(ev, to_ms(ahead - charge.g.limit, GCRA_OWN_TICKS));
+        client->flags &= (uint8_t)~CLIENT_JOIN_WAITING;
+        return RODA_PASS;
+    }
+    ms = take(x, &charge, now_ms, max_ms);
+    if (ms > max_ms)
+        return excess_refuse(x, ev, BUCKET_JOINS);
+    if (!ms)
+        return RODA_PASS;
+    client->flags |= CLIENT_JOIN_WAITING;
+    return hold(x, ev, ms);
+}
+
+roda_verdict flow_submit(struct roda_ctx *x, struct roda_event *ev)
+{
+    struct client *client;
+
+    if (!ev->conn || ev->msg->flags & RODA_MSG_FORCED)
+        return RODA_PASS;
+    client = roda_conn_data(x, ev->conn);
+    if (ev->msg->kind == RODA_JOIN)
+        return join(x, ev, client);
+    if (ev->msg->kind != RODA_TEXT && ev->msg->kind != RODA_NOTICE)
+        return RODA_PASS;
+    if (client->flags & CLIENT_PAID)
+        client->flags &= (uint8_t)~CLIENT_PAID;
+    else
+        flow_charged(x, ev->conn, 1);
+    return RODA_PASS;
+}
+
+/* ---- slow mode, at the room's home ------------------------------------------------------ */
+
+/* Who reconnects with an account is still the same member. */
+static uint64_t member_key(const struct roda_msg *msg)
+{
+    struct roda_str account = roda_person_get(msg->sender, RODA_PERSON_ACCOUNT);
+    uint64_t who[2] = {roda_hash(msg->to),
+                       account.len ? roda_hash(account) : roda_person_id(msg->sender)};
+    char bytes[sizeof(who)];
+
+    memcpy(bytes, who, sizeof(who));
+    return roda_hash((struct roda_str){bytes, sizeof(bytes)});
+}
+
+roda_verdict flow_admit(struct roda_ctx *x, struct roda_event *ev)
+{
+    const struct ratelimit_conf *conf = x->conf;
+    const struct roda_msg *msg = ev->msg;
+    char where[WHERE_BYTES];
+    struct gcra g;
+    uint64_t ms;
+
+    if (!state_of(x)->rooms || !msg->from || !msg->sender ||
+        (msg->kind != RODA_TEXT && msg->kind != RODA_NOTICE) ||
+        msg->flags & (RODA_MSG_DIRECT | RODA_MSG_FORCED))
+        return RODA_PASS;
+    g = gcra_of(&conf->room_messages, 1, GCRA_SHARED_TICKS);
+    ms =
+        to_ms(table_take(state_of(x)->rooms, member_key(msg), now_us(x), &g, 0), GCRA_SHARED_TICKS);
+    if (!ms)
+        return RODA_PASS;
+    excess_strike_far(x, msg->from, BUCKET_ROOM_MESSAGES);
+    return roda_reject(ev, RODA_E_RATE, "too fast for this room, wait %llu s: %s",
+                       (unsigned long long)((ms + 999) / 1000),
+                       where_text(x, NULL, BUCKET_ROOM_MESSAGES, where));
+}

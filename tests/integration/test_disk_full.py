@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""A full disk is an ordinary state: durable rooms refuse with a clear word, the others go on, and when
+there is space again all is as before, without a restart. Nothing that was acknowledged is lost.
+
+The log's directory is a small tmpfs in a mount namespace of this process alone."""
+
+import ctypes
+import os
+import tempfile
+import unittest
+from pathlib import Path
+
+import history
+from broker import PLUGINS, TCP, UNIX, Broker, wait_until
+from clients import LineClient
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS = 0x00020000
+MS_REC_PRIVATE = 0x4000 | 0x40000
+DISK_BYTES = 48 << 20
+LONG = "x" * 3500
+MESSAGES_MAX = 20000  # until the disk must have been noticed to be full
+REFUSED = r"^! ops: not stored: (No space left on device|the disk is full); nothing was sent"
+
+
+def mount(source, target, kind, flags, data=b""):
+    if LIBC.mount(source, bytes(target), kind, ctypes.c_ulong(flags), data) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+class Disk:
+    """A tmpfs and a file that fills it."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="roda-disk-"))
+        mount(b"tmpfs", self.folder, b"tmpfs", 0, b"size=%d" % DISK_BYTES)
+        self.filler = self.folder / "filler"
+
+    def fill(self):
+        with self.filler.open("ab", buffering=0) as file:
+            for piece in (1 << 20, 4096, 1):
+                try:
+                    while True:
+                        file.write(b"\0" * piece)
+                except OSError as problem:
+                    if problem.errno != 28:
+                        raise
+
+    def free(self):
+        self.filler.unlink()
+
+    def remove(self):
+        LIBC.umount2(bytes(self.folder), 2)
+        self.folder.rmdir()
+
+
+def why_not():
+    """Why this machine cannot do it, or None. From here on mounts are this process's own."""
+    if os.geteuid():
+        return "mounting a tmpfs needs root"
+    if LIBC.unshare(CLONE_NEWNS) != 0:
+        return "no mount namespaces here"
+    try:
+        mount(b"none", b"/", None, MS_REC_PRIVATE, None)
+        Disk().remove()
+    except OSError as problem:
+        return f"mounting is not permitted here: {problem}"
+    return None
+
+
+class Speaker(LineClient):
+    """Says lines one by one and knows what became of each: {room: {number: text}}, refused texts."""
+
+    def __init__(self, broker, nick, rooms):
+        super().__init__(broker, nick, numbers=True)
+        self.said = {room: {} for room in rooms}
+        self.refused = {room: [] for room in rooms}
+        self.count = 0
+        for room in rooms[1:]:
+            self.send(f"/join {room}")
+        self.sync()
+
+    def say(self, room, padding=""):
+        """The number, or None: it was refused."""
+        self.count += 1
+        text = f"{self.nick}.{self.count}.{room} {padding}".strip()
+        self.send(f"/msg #{room} {text}")
+        match = self.expect(rf"^(?:\* (\d+) {room}$|! .*)")
+        if match.group(1) is None:
+            self.refused[room].append((text, match.group(0)))
+            return None
+        self.said[room][int(match.group(1))] = text
+        return int(match.group(1))
+
+
+REASON = why_not()
+
+
+@unittest.skipIf(REASON, REASON)
+class Full(unittest.TestCase):
+    rooms = ["lobby", "ops"]
+
+    def setUp(self):
+        self.disk = Disk()
+        self.addCleanup(self.disk.remove)
+
+    def broker(self, **options):
+        log = (
+            f"[plugin log]\ndirectory = {self.disk.folder}/log\nsegment_bytes = 1M\n"
+            "sync = interval\nsync_interval = 50ms\nsync_rooms = always: ops\n"
+        )
+        return Broker(workers=2, listeners=TCP + UNIX, plugins=PLUGINS + log, **options)
+
+    def check_history(self, broker, *speakers):
+        with LineClient(broker, "reader", "unix", numbers=True) as reader:
+            for room in self.rooms:
+                seen = {}
+                for speaker in speakers:
+                    seen.update(speaker.said[room])
+                kept, lost, _ = history.read_since(reader, room, 0)
+                history.check(seen, room == "ops", kept, lost, room)
+                for speaker in speakers:
+                    for text, _ in speaker.refused[room]:
+                        self.assertNotIn(text, kept.values(), "refused, and in history")
+
+    def check_next_life(self, ana):
+        with self.broker() as broker, Speaker(broker, "bia", self.rooms) as bia:
+            self.assertTrue(bia.say("ops"))
+            self.assertTrue(bia.say("lobby"))
+            self.check_history(broker, ana, bia)
+            for room in self.rooms:
+                self.assertGreater(min(bia.said[room]), max(ana.said[room]), "used again")
+
+    def talk_until_full(self, broker, ana):
+        """Long lines in both rooms until both partitions have met the full disk."""
+        for _ in range(MESSAGES_MAX):
+            ana.say("ops", LONG)
+            ana.say("lobby", LONG)
+            if ana.refused["ops"] and broker.stats()["log_unlogged_total"]:
+                return
+        self.fail("the disk is full, and nobody notices")
+
+    def test_full_and_free(self):
+        with self.broker(expect_status=-9) as broker:
+            with Speaker(broker, "ana", self.rooms) as ana, LineClient(broker, "bob") as bob:
+                bob.send("/join ops")
+                bob.expect(r"^\* you are bob in ops")
+                for _ in range(20):
+                    self.assertTrue(ana.say("ops"))
+                    self.assertTrue(ana.say("lobby"))
+                self.disk.fill()
+                self.talk_until_full(broker, ana)
+                broker.wait_message(r"No space left on device; durable rooms refuse")
+                # Now nothing more goes into ops, and all of it into lobby.
+                for _ in range(5):
+                    self.assertIsNone(ana.say("ops"))
+                    self.assertTrue(ana.say("lobby"))
+                for text, answer in ana.refused["ops"]:
+                    self.assertRegex(answer, REFUSED, text)
+                self.assertGreater(broker.stats()["log_partitions_broken"], 0)
+                self.disk.free()
+                wait_until(lambda: ana.say("ops"), "ops takes messages again")
+                broker.wait_stats(lambda s: s["log_partitions_broken"] == 0, "all is well")
+                broker.wait_message(r"can be written again")
+                for _ in range(20):
+                    self.assertTrue(ana.say("ops"))
+                    self.assertTrue(ana.say("lobby"))
+                # Who listened was shown all that was accepted, and nothing that was refused.
+                ana.sync()
+                heard = [line for line in bob.sync() + bob.transcript if " ana: " in line]
+                for room in self.rooms:
+                    texts = [line.split(": ", 1)[1] for line in heard if line.startswith(room)]
+                    self.assertEqual(texts, list(ana.said[room].values()))
+                self.check_history(broker, ana)
+            broker.process.kill()
+        self.check_next_life(ana)
+
+    def test_kill_while_full(self):
+        """What was acknowledged before is there after a start with space."""
+        with self.broker(expect_status=-9) as broker:
+            with Speaker(broker, "ana", self.rooms) as ana:
+                for _ in range(20):
+                    self.assertTrue(ana.say("ops"))
+                    self.assertTrue(ana.say("lobby"))
+                self.disk.fill()
+                self.talk_until_full(broker, ana)
+                broker.process.kill()
+        # No start without a place to write to, and the reason is said.
+        with self.broker(ready=False, expect_status=1) as full:
+            full.wait_message(r"(?i)no space left on device")
+            self.assertEqual(full.wait_end(), 1, full.text())
+        self.disk.free()
+        self.check_next_life(ana)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,506 @@
+#include "power_cut.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "conf/conf.h"
+#include "plugin/host.h"
+
+/*
+ * The log under power cuts: the whole broker with rooms, line and log on the fake kernel, several
+ * lives of it on one fake disk, one seed.
+ *
+ *   power-cut --seed S                one run, told in detail with SIM_LOUD
+ *   power-cut --runs N [--first S]    N seeds from S on; a failing one can be replayed
+ *             [--scenario NAME]       power, kill, mixed, faults or flip for all of them
+ *
+ * A life of the broker: it starts; the reader asks for the history of every room, and the segments
+ * are read beside it; a crowd talks; then it ends, at any step:
+ *
+ *   power   the power fails: what was not synced is there, or torn, or not
+ *   kill    the process is killed: the page cache stays
+ *   mixed   one or the other, or an end in order
+ *   faults  in the middle the disk fails (EIO, fsync, full) and is well again later, without a
+ *           restart: then durable rooms must take messages again
+ *   flip    while the broker is down, bits turn over: the rest must be readable
+ *
+ * What must hold is in power_cut_book.c (what people are shown) and power_cut_files.c (what is
+ * written). The configuration (workers, sync) is drawn anew for each life.
+ *
+ * A broker that was killed leaves its memory behind, so each seed is run by a child of its own.
+ */
+
+#define STEPS_TO_START UINT64_C(200000)
+#define STEPS_TO_READ  UINT64_C(2000000)
+#define STEPS_AFTER    UINT64_C(1000000)
+#define SEED_SECONDS   120u
+#define HEAL_NS        UINT64_C(30000000000)
+#define PAUSE_NS_MAX   UINT64_C(5000000)
+
+static const char *const scenario_names[SCENARIOS] = {"power", "kill", "mixed", "faults", "flip"};
+
+enum end { END_POWER, END_KILL, END_ORDER };
+
+void fail(struct world *w, const char *fmt, ...)
+{
+    va_list args;
+
+    if (w->failed)
+        return;
+    w->failed = true;
+    fprintf(stderr, "seed %llu (%s), turn %llu, %.6f s: ", (unsigned long long)w->seed,
+            scenario_names[w->scenario], (unsigned long long)w->turns,
+            (double)sim_now_ns(w->kernel) / 1e9);
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+/* ---- driving ---------------------------------------------------------------------------- */
+
+static void worker_step(struct world *w, struct worker *worker)
+{
+    const char *violation;
+
+    sim_turn_begin(w->kernel, &worker->ring);
+    if (!worker_turn(worker, true))
+        w->worker_ended[worker->index] = true;
+    sim_turn_end(w->kernel, &worker->ring);
+    w->turns++;
+    violation = sim_violation(w->kernel);
+    if (violation)
+        fail(w, "worker %u: %s", worker->index, violation);
+    (void)sim_advance_to(w->kernel, sim_now_ns(w->kernel) + 1000 + sim_random(w->kernel, 5000));
+}
+
+/* To what happens next, but not far: clients talk all the time. */
+static bool let_time_pass(struct world *w)
+{
+    uint64_t next = sim_next_event_ns(w->kernel);
+    uint64_t soon = sim_now_ns(w->kernel) + sim_random(w->kernel, PAUSE_NS_MAX);
+
+    return sim_advance_to(w->kernel, next < soon ? next : soon);
+}
+
+/* One step: a worker with something to do, a client, or time. False: nothing can happen. */
+static bool step(struct world *w)
+{
+    uint32_t ready[8], n = 0;
+
+    for (uint32_t i = 0; i < w->broker->n_workers; i++)
+        if (!w->worker_ended[i] && sim_ring_ready(w->kernel, &w->broker->workers[i].ring))
+            ready[n++] = i;
+    if (n && sim_random(w->kernel, 3)) {
+        worker_step(w, &w->broker->workers[ready[sim_random(w->kernel, n)]]);
+        return true;
+    }
+    if (w->reader.end)
+        client_step(w, &w->reader);
+    if (w->n_clients && sim_random(w->kernel, 4))
+        client_step(w, &w->clients[sim_random(w->kernel, w->n_clients)]);
+    if (n)
+        return true;
+    return let_time_pass(w);
+}
+
+static bool run_until(struct world *w, bool (*done)(struct world *w), uint64_t steps,
+                      const char *what)
+{
+    while (steps-- && !w->failed) {
+        if (done(w))
+            return true;
+        if (!step(w))
+            break;
+    }
+    if (!w->failed && !done(w)) {
+        fail(w, "never: %s", what);
+        sim_describe(w->kernel, stderr);
+    }
+    return !w->failed;
+}
+
+static bool is_running(struct world *w)
+{
+    return broker_running(w->broker);
+}
+
+static bool is_calm(struct world *w)
+{
+    return crowd_calm(w);
+}
+
+static bool is_read(struct world *w)
+{
+    return w->reader.done;
+}
+
+static bool has_ended(struct world *w)
+{
+    for (uint32_t i = 0; i < w->broker->n_workers; i++)
+        if (!w->worker_ended[i])
+            return false;
+    return true;
+}
+
+/* ---- the broker ------------------------------------------------------------------------- */
+
+static void show_error(void *arg, enum conf_severity severity, const char *line)
+{
+    (void)arg;
+    (void)severity;
+    fprintf(stderr, "%s\n", line);
+}
+
+static void hear_log(void *arg, uint32_t level, const char *source, const char *text)
+{
+    struct world *w = arg;
+
+    if (w->loud)
+        fprintf(stderr, "  [%s] %s\n", source, text);
+    w->warnings += level <= RODA_LOG_WARNING && strstr(source, "log");
+}
+
+static size_t draw_conf(struct world *w, char *text, size_t size)
+{
+    static const char *const modes[] = {"never", "interval", "always"};
+    uint64_t dice = sim_random(w->kernel, 4);
+
+    w->sync = (uint32_t)sim_random(w->kernel, 3);
+    w->sync_some = sim_random(w->kernel, 2);
+    return (
+        size_t)snprintf(text, size,
+                        "[core]\nworkers = %u\n[limits]\nmax_connections = 64\nsend_queue = 1M\n"
+                        "[listener tcp]\nport = 3000\naddress = 127.0.0.1\nprotocol = line\n"
+                        "[plugin log]\ndirectory = %s\nsegment_bytes = 1M\nsegment_age = %s\n"
+                        "sync = %s\nsync_interval = 100ms\n%s[plugin rooms]\n[plugin line]\n",
+                        (unsigned)(1 + sim_random(w->kernel, 3)), LOG_DIRECTORY,
+                        dice == 0   ? "30ms"
+                        : dice == 1 ? "300ms"
+                                    : "1d",
+                        modes[w->sync], w->sync_some ? "sync_rooms = always: ops, audit\n" : "");
+}
+
+static bool start_broker(struct world *w)
+{
+    struct conf_defaults defaults = {.state_dir = "/tmp", .plugin_dir = getenv("RODA_PLUGIN_DIR")};
+    struct roda_conf_errors *errors = conf_errors_new();
+    struct conf *conf = NULL;
+    struct host *host = NULL;
+    char text[1024], problem[512] = "";
+    size_t n = draw_conf(w, text, sizeof text);
+    bool ok;
+
+    if (w->loud)
+        fprintf(stderr, "%s", text);
+    w->broker = NULL;
+    w->warnings = 0;
+    memset(w->worker_ended, 0, sizeof w->worker_ended);
+    ok = !conf_load_text("sim.conf", text, n, &defaults, errors, &conf) &&
+         !host_load(conf, errors, &host);
+    if (ok)
+        conf_check_leftovers(conf, errors);
+    ok = ok && !conf_errors_result(errors) &&
+         !broker_new(sim_system(w->kernel), conf, host, errors, &w->broker, problem,
+                     sizeof problem) &&
+         !broker_bind(w->broker, errors) &&
+         !broker_make_workers(w->broker, problem, sizeof problem);
+    conf_errors_each(errors, show_error, NULL);
+    conf_errors_free(errors);
+    for (uint32_t i = 0; ok && i < w->broker->n_workers; i++) {
+        struct worker *worker = &w->broker->workers[i];
+        sim_turn_begin(w->kernel, &worker->ring);
+        ok = !worker_enable(worker, problem, sizeof problem);
+        sim_turn_end(w->kernel, &worker->ring);
+    }
+    if (!ok)
+        fail(w, "the broker does not start: %s", problem);
+    return ok && run_until(w, is_running, STEPS_TO_START, "the broker is ready");
+}
+
+static void stop_in_order(struct world *w)
+{
+    struct conf *conf = w->broker->conf;
+
+    w->quiet = true;
+    if (!run_until(w, is_calm, STEPS_AFTER, "everybody has every answer"))
+        return;
+    broker_stop(w->broker, false);
+    if (!run_until(w, has_ended, STEPS_AFTER, "the broker has stopped"))
+        return;
+    crowd_lost(w);
+    broker_free(w->broker);
+    conf_free(conf);
+    book_stopped(w);
+    files_check(w, true);
+}
+
+static void end_life(struct world *w, enum end end)
+{
+    if (w->loud)
+        fprintf(stderr, "  ---- %s\n",
+                end == END_POWER  ? "power cut"
+                : end == END_KILL ? "kill -9"
+                                  : "end in order");
+    if (end == END_ORDER) {
+        stop_in_order(w);
+        return;
+    }
+    if (end == END_POWER)
+        sim_power_cut(w->kernel);
+    else
+        sim_process_kill(w->kernel);
+    crowd_lost(w);
+}
+
+/* ---- a disk that fails ------------------------------------------------------------------ */
+
+/* One kind of trouble, sometimes two: a run with everything at once shows little. */
+static struct sim_faults draw_trouble(struct world *w)
+{
+    static const double rates[] = {1, 0.5, 0.1, 0.02};
+    struct sim_faults f = sim_faults_none();
+
+    for (uint64_t n = 1 + sim_random(w->kernel, 2); n; n--) {
+        double rate = rates[sim_random(w->kernel, 4)];
+        switch (sim_random(w->kernel, 5)) {
+        case 0:
+            f.write_eio = rate;
+            break;
+        case 1:
+            f.sync_eio = rate;
+            break;
+        case 2:
+            f.open_eio = rate;
+            break;
+        case 3:
+            f.short_write = f.short_read = rate;
+            break;
+        default:
+            f.disk_bytes = files_bytes(w) + sim_random(w->kernel, 20000);
+            break;
+        }
+    }
+    return f;
+}
+
+static bool all_accepted(struct world *w)
+{
+    for (uint32_t i = 0; i < ROOMS; i++)
+        if (!w->accepted[i])
+            return false;
+    return true;
+}
+
+/* The disk is well again: so must be the log, by itself and soon. */
+static void heal(struct world *w)
+{
+    uint64_t deadline;
+
+    sim_faults_stop(w->kernel);
+    sim_set_disk(w->kernel, 0);
+    deadline = sim_now_ns(w->kernel) + HEAL_NS;
+    if (w->loud)
+        fprintf(stderr, "  ---- the disk is well again\n");
+    w->quiet = true;
+    memset(w->accepted, 0, sizeof w->accepted);
+    while (!w->failed && !all_accepted(w)) {
+        struct client *c = &w->clients[0];
+        if (!c->end)
+            client_connect(w, c);
+        else if (c->entered && c->answered == c->said)
+            for (uint32_t i = 0; i < ROOMS; i++)
+                if (!w->accepted[i])
+                    client_say(c, i);
+        if (!step(w) || sim_now_ns(w->kernel) > deadline)
+            fail(w, "the disk is well again, and the log is not (%d %d %d %d %d)", w->accepted[0],
+                 w->accepted[1], w->accepted[2], w->accepted[3], w->accepted[4]);
+    }
+    book_healed(w);
+    w->quiet = false;
+}
+
+static void trouble(struct world *w)
+{
+    struct sim_faults faults = draw_trouble(w);
+
+    if (w->loud)
+        fprintf(stderr, "  ---- the disk fails: write %g, sync %g, open %g, short %g, bytes %llu\n",
+                faults.write_eio, faults.sync_eio, faults.open_eio, faults.short_write,
+                (unsigned long long)faults.disk_bytes);
+    w->failed_storage = w->ever_failed = true;
+    sim_set_faults(w->kernel, &faults);
+    for (uint64_t n = 200 + sim_random(w->kernel, 4000); n && !w->failed; n--)
+        (void)step(w);
+    if (!sim_random(w->kernel, 4)) { /* it ends before that */
+        end_life(w, sim_random(w->kernel, 2) ? END_POWER : END_KILL);
+        sim_faults_stop(w->kernel);
+        sim_set_disk(w->kernel, 0);
+        w->broker = NULL;
+        return;
+    }
+    heal(w);
+    for (uint64_t n = sim_random(w->kernel, 2000); n && !w->failed; n--)
+        (void)step(w);
+}
+
+/* ---- a run ------------------------------------------------------------------------------ */
+
+static void crowd_talks(struct world *w)
+{
+    struct sim_faults mild = sim_faults_none();
+
+    mild.short_write = sim_random(w->kernel, 2) ? 0.3 : 0;
+    mild.short_read = sim_random(w->kernel, 2) ? 0.3 : 0;
+    sim_set_faults(w->kernel, &mild);
+    w->quiet = false;
+    w->heavy = !sim_random(w->kernel, 4);
+    w->n_clients = 2 + (uint32_t)sim_random(w->kernel, CLIENTS_MAX - 1);
+    for (uint64_t n = sim_random(w->kernel, 6000); n && !w->failed; n--)
+        (void)step(w);
+}
+
+static enum end draw_end(struct world *w)
+{
+    switch (w->scenario) {
+    case SCENARIO_POWER:
+        return END_POWER;
+    case SCENARIO_KILL:
+        return END_KILL;
+    default:
+        return (enum end)sim_random(w->kernel, 3);
+    }
+}
+
+/* Starts, and looks at what is there. */
+static bool begin_life(struct world *w, bool hit_newest)
+{
+    w->failed_storage = false;
+    w->n_clients = 0;
+    if (!start_broker(w))
+        return false;
+    if (hit_newest && !w->warnings)
+        fail(w, "a newest segment was damaged, and the start says nothing");
+    book_life(w);
+    w->quiet = true;
+    reader_begin(w);
+    if (!run_until(w, is_read, STEPS_TO_READ, "all history is read"))
+        return false;
+    client_gone(&w->reader);
+    files_check(w, false);
+    return !w->failed;
+}
+
+static void run_lives(struct world *w)
+{
+    bool hit_newest = false;
+
+    for (uint64_t lives = 2 + sim_random(w->kernel, 4); lives; lives--) {
+        if (!begin_life(w, hit_newest))
+            return;
+        hit_newest = false;
+        crowd_talks(w);
+        if (w->scenario == SCENARIO_FAULTS && !w->failed)
+            trouble(w);
+        if (w->failed)
+            return;
+        if (w->broker)
+            end_life(w, draw_end(w));
+        if (w->scenario == SCENARIO_FLIP && !w->failed && sim_random(w->kernel, 2))
+            hit_newest = files_spoil(w);
+    }
+    if (begin_life(w, hit_newest))
+        end_life(w, END_ORDER);
+}
+
+static bool run(uint64_t seed, int scenario, bool loud)
+{
+    static struct world world;
+    struct world *w = &world;
+    struct sim_faults none = sim_faults_none();
+    uint8_t key[HASH_KEY_BYTES] = {(uint8_t)seed, (uint8_t)(seed >> 8)};
+
+    w->seed = seed;
+    w->loud = loud;
+    hash_set_key(key);
+    w->kernel = sim_kernel_new(seed, &none);
+    w->scenario =
+        scenario >= 0 ? (enum scenario)scenario : (enum scenario)sim_random(w->kernel, SCENARIOS);
+    log_set_sink(hear_log, w, loud ? RODA_LOG_DEBUG : RODA_LOG_WARNING);
+    run_lives(w);
+    if (loud)
+        fprintf(stderr, "seed %llu: %llu turns, %llu seen, %llu refused\n",
+                (unsigned long long)seed, (unsigned long long)w->turns,
+                (unsigned long long)w->book.seen, (unsigned long long)w->book.refused);
+    return !w->failed;
+}
+
+static bool run_apart(uint64_t seed, int scenario)
+{
+    int status;
+    pid_t child;
+
+    fflush(NULL);
+    child = fork();
+    if (child < 0)
+        return false;
+    if (!child) {
+        (void)alarm(SEED_SECONDS);
+        _exit(run(seed, scenario, false) ? 0 : 1);
+    }
+    if (waitpid(child, &status, 0) != child)
+        return false;
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "seed %llu: ended by signal %d\n", (unsigned long long)seed,
+                WTERMSIG(status));
+    return WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
+static int scenario_of(const char *name)
+{
+    for (int i = 0; i < (int)SCENARIOS; i++)
+        if (!strcmp(name, scenario_names[i]))
+            return i;
+    fprintf(stderr, "no such scenario: %s\n", name);
+    exit(2);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 0, first = 1, runs = 1;
+    unsigned failures = 0;
+    int scenario = -1;
+    bool one = false;
+
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "--seed")) {
+            seed = strtoull(argv[i + 1], NULL, 0);
+            one = true;
+        } else if (!strcmp(argv[i], "--runs")) {
+            runs = strtoull(argv[i + 1], NULL, 0);
+        } else if (!strcmp(argv[i], "--first")) {
+            first = strtoull(argv[i + 1], NULL, 0);
+        } else if (!strcmp(argv[i], "--scenario")) {
+            scenario = scenario_of(argv[i + 1]);
+        }
+    }
+    if (one)
+        _exit(run(seed, scenario, getenv("SIM_LOUD") != NULL) ? 0 : 1);
+    for (uint64_t s = first; s < first + runs && failures < 3; s++)
+        if (!run_apart(s, scenario)) {
+            failures++;
+            fprintf(stderr, "replay: power-cut --seed %llu%s%s\n", (unsigned long long)s,
+                    scenario < 0 ? "" : " --scenario ",
+                    scenario < 0 ? "" : scenario_names[scenario]);
+        }
+    fprintf(stderr, "%llu seeds from %llu, %u failed\n", (unsigned long long)runs,
+            (unsigned long long)first, failures);
+    return failures ? 1 : 0;
+}

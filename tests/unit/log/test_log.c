@@ -1,0 +1,299 @@
+/* The log with rooms in front of it, on the fake core: who sees what when, and what is there after
+ * a restart, a crash, a full disk. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <roda/history.h>
+#include "testhost.h"
+
+extern const struct roda_plugin log_plugin, rooms_plugin;
+
+static struct testhost *host;
+
+static int begin(void **state)
+{
+    (void)state;
+    host = NULL; /* one that a failed test left stays as it is */
+    return 0;
+}
+
+static void start(uint32_t workers, const char *conf)
+{
+    if (!host)
+        host = testhost_new(workers);
+    assert_int_equal(testhost_load(host, &rooms_plugin, NULL), 0);
+    assert_int_equal(testhost_load(host, &log_plugin, conf), 0);
+    assert_int_equal(testhost_start(host), 0);
+}
+
+static void stop(void)
+{
+    assert_int_equal(testhost_stop(host), 0);
+    testhost_free(host);
+    host = NULL;
+}
+
+static struct testhost_conn *enter(uint32_t worker, const char *nick)
+{
+    struct testhost_conn *c = testhost_connect(host, worker, "plain", "tcp");
+    char line[64];
+
+    assert_true(testhost_run(host));
+    (void)snprintf(line, sizeof(line), "NICK|||%s\n", nick);
+    testhost_input(c, line);
+    assert_true(testhost_run(host));
+    while (testhost_unit(c)) {
+    }
+    return c;
+}
+
+static void say(struct testhost_conn *c, const char *room, const char *text)
+{
+    char line[256];
+
+    (void)snprintf(line, sizeof(line), "TEXT|%s||%s\n", room, text);
+    testhost_input(c, line);
+}
+
+/* The number that c was given or shown for a TEXT that is next; 0: nothing. */
+static uint64_t next_number(struct testhost_conn *c)
+{
+    const char *unit;
+
+    while ((unit = testhost_unit(c))) {
+        if (getenv("V"))
+            fprintf(stderr, "[%s]\n", unit);
+        if (!strncmp(unit, "TEXT|", 5))
+            return strtoull(unit + 5, NULL, 10);
+        if (!strncmp(unit, "answer|", 7) && strstr(unit, "|TEXT|")) {
+            const char *last = strrchr(unit, '|');
+            while (last > unit && last[-1] != '|')
+                last--;
+            return !strncmp(unit, "answer|0|", 9) ? strtoull(last, NULL, 10) : UINT64_MAX;
+        }
+    }
+    return 0;
+}
+
+/* ---- holding and letting go ------------------------------------------------------------- */
+
+static void nobody_sees_a_durable_message_before_it_is_on_disk(void **state)
+{
+    struct testhost_conn *ana, *bob;
+    int64_t syncs;
+
+    (void)state;
+    start(2, "directory = /log\nsync = always\n");
+    ana = enter(0, "ana");
+    bob = enter(1, "bob");
+    say(ana, "lobby", "first");
+    assert_true(testhost_run(host));
+    assert_int_equal(next_number(ana), 1);
+    assert_int_equal(next_number(bob), 1);
+    testhost_hold_files(host, true);
+    say(ana, "lobby", "held");
+    (void)testhost_run(host);
+    syncs = testhost_metric(host, "log", "log_syncs_total");
+    for (unsigned i = 0; i < 40; i++)
+        say(i % 2 ? ana : bob, "lobby", "held as well");
+    (void)testhost_run(host);
+    assert_int_equal(next_number(ana), 0);
+    assert_int_equal(next_number(bob), 0);
+    assert_int_equal(testhost_metric(host, "log", "log_waiting"), 41);
+    testhost_hold_files(host, false);
+    assert_true(testhost_run(host));
+    testhost_advance_ms(host, 100);
+    for (uint64_t n = 2; n <= 42; n++) {
+        assert_int_equal(next_number(ana), n);
+        assert_int_equal(next_number(bob), n);
+    }
+    /* Group commit: one sync was under way, the next took all the others. */
+    assert_in_range(testhost_metric(host, "log", "log_syncs_total") - syncs, 1, 3);
+    assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+    stop();
+}
+
+static void others_wait_for_nothing_but_a_room_s_first_message(void **state)
+{
+    struct testhost_conn *ana, *bob;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsync_rooms = always: ops\n");
+    ana = enter(0, "ana");
+    bob = enter(0, "bob");
+    say(ana, "lobby", "first");
+    assert_true(testhost_run(host));
+    assert_int_equal(next_number(bob), 1);
+    testhost_hold_files(host, true);
+    for (uint64_t n = 2; n < 100; n++) {
+        say(ana, "lobby", "more");
+        (void)testhost_run(host);
+        assert_int_equal(next_number(bob), n);
+    }
+    testhost_hold_files(host, false);
+    assert_true(testhost_run(host));
+    stop();
+}
+
+/* ---- starts ----------------------------------------------------------------------------- */
+
+enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS, SEGMENT_BYTES = 16 << 20 };
+static struct {
+    char path[80];
+    char *bytes;
+    size_t len;
+} disk[FILES];
+
+static void take_disk(void)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        const char *bytes;
+        (void)snprintf(disk[i].path, sizeof(disk[i].path), "/log/%02u-%016x.segment", i / SEGMENTS,
+                       i % SEGMENTS * SEGMENT_BYTES);
+        bytes = testhost_file_get(host, disk[i].path, &disk[i].len);
+        free(disk[i].bytes);
+        disk[i].bytes = NULL;
+        if (!bytes)
+            continue;
+        disk[i].bytes = malloc(disk[i].len + 1);
+        assert_non_null(disk[i].bytes);
+        memcpy(disk[i].bytes, bytes, disk[i].len);
+    }
+}
+
+/* Another broker on the same files: as they are after a clean end, or (crash) in the middle. */
+static void restart(uint32_t workers, const char *conf, bool crash)
+{
+    if (crash)
+        take_disk();
+    assert_int_equal(testhost_stop(host), 0);
+    if (!crash)
+        take_disk();
+    testhost_free(host);
+    host = testhost_new(workers);
+    for (unsigned i = 0; i < FILES; i++)
+        if (disk[i].bytes)
+            testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
+    start(workers, conf);
+}
+
+static void numbers_go_on_after_a_clean_end(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = never\n";
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(1, conf);
+    ana = enter(0, "ana");
+    for (unsigned i = 0; i < 5; i++)
+        say(ana, "lobby", "text");
+    assert_true(testhost_run(host));
+    for (uint64_t n = 6; n < 12; n++) {
+        restart(1 + n % 4, conf, false);
+        ana = enter(0, "ana");
+        say(ana, "lobby", "more");
+        assert_true(testhost_run(host));
+        assert_int_equal(next_number(ana), n);
+    }
+    stop();
+}
+
+static void a_crash_skips_numbers_that_may_have_been_used(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = never\nsync_rooms = always: ops\n";
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(2, conf);
+    ana = enter(0, "ana");
+    testhost_input(ana, "JOIN|ops||\n");
+    for (unsigned i = 0; i < 5; i++) {
+        say(ana, "lobby", "text");
+        say(ana, "ops", "text");
+    }
+    assert_true(testhost_run(host));
+    for (uint64_t crash = 1; crash < 4; crash++) {
+        restart(2, conf, true);
+        ana = enter(1, "ana");
+        testhost_input(ana, "JOIN|ops||\n");
+        say(ana, "lobby", "more");
+        assert_true(testhost_run(host));
+        assert_int_equal(next_number(ana), 5 + crash * 10001);
+        say(ana, "ops", "more");
+        assert_true(testhost_run(host));
+        assert_int_equal(next_number(ana), 5 + crash);
+    }
+    stop();
+}
+
+/* ---- a full disk ------------------------------------------------------------------------ */
+
+static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
+{
+    struct testhost_conn *ana, *bob;
+    uint64_t n;
+
+    (void)state;
+    start(1, "directory = /log\nsync = interval\nsync_rooms = always: ops\n");
+    ana = enter(0, "ana");
+    bob = enter(0, "bob");
+    testhost_input(ana, "JOIN|ops||\n");
+    testhost_input(bob, "JOIN|ops||\n");
+    assert_true(testhost_run(host));
+    say(ana, "ops", "kept");
+    say(ana, "lobby", "kept");
+    assert_true(testhost_run(host));
+    assert_int_equal(next_number(bob), 1);
+    assert_int_equal(next_number(bob), 1);
+    while (testhost_unit(ana)) {
+    }
+    testhost_fail_writes(host, -ENOSPC);
+    say(ana, "ops", "refused");
+    say(ana, "lobby", "goes on");
+    testhost_advance_ms(host, 1500);
+    assert_int_equal(next_number(ana), UINT64_MAX);
+    assert_int_equal(next_number(ana), 2);
+    assert_int_equal(next_number(bob), 2); /* of the lobby */
+    assert_int_equal(next_number(bob), 0);
+    say(ana, "ops", "refused before it has a number");
+    say(ana, "lobby", "goes on");
+    testhost_advance_ms(host, 20000);
+    assert_int_equal(next_number(ana), UINT64_MAX);
+    assert_int_equal(next_number(ana), 3);
+    assert_int_equal(next_number(bob), 3);
+    assert_true(testhost_logged(host, "cannot be written: No space left on device"));
+    testhost_fail_writes(host, 0);
+    testhost_advance_ms(host, 20000);
+    assert_true(testhost_logged(host, "can be written again"));
+    say(ana, "ops", "kept again");
+    say(ana, "lobby", "kept again");
+    testhost_advance_ms(host, 100);
+    n = next_number(ana);
+    assert_in_range(n, 2, 3); /* a number that was refused is not used again */
+    assert_int_equal(next_number(ana), 4);
+    assert_int_equal(next_number(bob), n);
+    assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+    stop();
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, begin)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(nobody_sees_a_durable_message_before_it_is_on_disk),
+        TEST(others_wait_for_nothing_but_a_room_s_first_message),
+        TEST(numbers_go_on_after_a_clean_end),
+        TEST(a_crash_skips_numbers_that_may_have_been_used),
+        TEST(a_full_disk_refuses_durable_rooms_and_heals),
+    };
+
+    return cmocka_run_group_tests_name("log/log", tests, NULL, NULL);
+}

@@ -1,0 +1,137 @@
+#include "filter.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "program.h"
+
+/*
+ * Names are compared as the broker compares them: by the form that its own text_fold() makes. A
+ * room is known by its LOG_ROOM record; where damage took that away, by what the message itself
+ * says. Private messages stand under the two nicks, "@ana,bob": who asks for such a "room" gets it,
+ * who asks for nothing does not get them by accident.
+ */
+
+void filter_init(struct filter *filter)
+{
+    *filter =
+        (struct filter){.since_ns = INT64_MIN, .until_ns = INT64_MAX, .from = 0, .to = UINT64_MAX};
+}
+
+void filter_free(struct filter *filter)
+{
+    free(filter->rooms);
+}
+
+static int fold(struct filter_name *to, struct roda_str name)
+{
+    int len = text_fold(name, to->folded, sizeof(to->folded));
+
+    if (len <= 0)
+        return -EINVAL;
+    to->len = (size_t)len;
+    return 0;
+}
+
+int filter_room(struct filter *filter, const char *name)
+{
+    struct filter_name room;
+
+    if (*name == '#')
+        name++;
+    if (fold(&room, (struct roda_str){name, strlen(name)}))
+        return -EINVAL;
+    filter->rooms = memory_resize(filter->rooms, (filter->n_rooms + 1) * sizeof(*filter->rooms));
+    filter->rooms[filter->n_rooms++] = room;
+    return 0;
+}
+
+int filter_sender(struct filter *filter, const char *name)
+{
+    return fold(&filter->sender, (struct roda_str){name, strlen(name)});
+}
+
+static const char *number(const char *at, uint64_t *ret_number)
+{
+    uint64_t value = 0;
+
+    if (*at < '0' || *at > '9')
+        return NULL;
+    for (; *at >= '0' && *at <= '9'; at++) {
+        uint64_t digit = (uint64_t)(*at - '0');
+
+        if (value > (UINT64_MAX - digit) / 10)
+            return NULL;
+        value = value * 10 + digit;
+    }
+    *ret_number = value;
+    return at;
+}
+
+int filter_numbers(struct filter *filter, const char *text)
+{
+    uint64_t from = 0, to = UINT64_MAX;
+    const char *at = text;
+
+    if (*at != '-') {
+        at = number(at, &from);
+        if (!at)
+            return -EINVAL;
+        if (!*at)
+            to = from;
+    }
+    if (*at == '-' && (at[1] || at != text)) {
+        at++;
+        if (*at)
+            at = number(at, &to);
+    }
+    if (!at || *at || from > to)
+        return -EINVAL;
+    filter->from = from;
+    filter->to = to;
+    return 0;
+}
+
+static int is_name(const struct filter_name *name, struct roda_str folded)
+{
+    return name->len == folded.len && !memcmp(name->folded, folded.ptr, folded.len);
+}
+
+int filter_is_private(const struct room *room, const struct log_message *message)
+{
+    return (message->flags & RODA_MSG_DIRECT) ||
+           (room && room->folded.len && room->folded.ptr[0] == '@');
+}
+
+static int is_wanted_room(const struct filter *filter, const struct room *room,
+                          const struct log_message *message)
+{
+    struct filter_name name = {0, ""};
+    struct roda_str folded = room ? room->folded : RODA_STR("");
+
+    if (!folded.len && !(message->flags & RODA_MSG_DIRECT) && !fold(&name, message->to))
+        folded = (struct roda_str){name.folded, name.len};
+    for (size_t i = 0; i < filter->n_rooms; i++)
+        if (is_name(&filter->rooms[i], folded))
+            return 1;
+    return 0;
+}
+
+int filter_takes(const struct filter *filter, const struct room *room,
+                 const struct log_message *message)
+{
+    struct filter_name sender = {0, ""};
+
+    if (message->time_ns < filter->since_ns || message->time_ns >= filter->until_ns ||
+        message->number < filter->from || message->number > filter->to)
+        return 0;
+    if (filter->n_rooms ? !is_wanted_room(filter, room, message)
+                        : !filter->is_private && filter_is_private(room, message))
+        return 0;
+    if (!filter->sender.len)
+        return 1;
+    return !fold(&sender, message->sender[RODA_PERSON_NICK]) &&
+           is_name(&filter->sender, (struct roda_str){sender.folded, sender.len});
+}

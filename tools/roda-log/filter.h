@@ -1,0 +1,35 @@
+#ifndef RODA_LOG_FILTER_H
+#define RODA_LOG_FILTER_H
+/* Which messages are wanted. */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "reader.h"
+
+#define FILTER_NAME_BYTES 256u
+
+struct filter {
+    struct filter_name {
+        size_t len;
+        char folded[FILTER_NAME_BYTES];
+    } * rooms; /* any of them; none: all */
+    size_t n_rooms;
+    struct filter_name sender;  /* empty: any */
+    int64_t since_ns, until_ns; /* since <= time < until */
+    uint64_t from, to;          /* numbers */
+    int is_private;             /* private messages too */
+};
+
+void filter_init(struct filter *filter);
+void filter_free(struct filter *filter);
+/* 0 or -EINVAL. */
+int filter_room(struct filter *filter, const char *name);
+int filter_sender(struct filter *filter, const char *name);
+int filter_numbers(struct filter *filter, const char *text);
+
+int filter_takes(const struct filter *filter, const struct room *room,
+                 const struct log_message *message);
+/* 1: two people writing to each other. */
+int filter_is_private(const struct room *room, const struct log_message *message);
+
+#endif
