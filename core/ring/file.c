@@ -908,6 +908,8 @@ static void make_directory_work(struct system_job *job)
     struct path_job *p = (struct path_job *)(void *)job;
     const struct system *system = p->job.ring->system;
 
+    for (size_t len = strlen(p->from); len > 1 && p->from[len - 1] == '/'; len--)
+        p->from[len - 1] = '\0'; /* what lies before the last slash is synced */
     p->result = system->make_directory(system->kernel, p->from, DIRECTORY_ACCESS);
     if (p->result < 0)
         return;

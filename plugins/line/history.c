@@ -139,7 +139,7 @@ static void show_missing(struct telling *t, uint64_t upto, uint64_t epoch)
 {
     struct show s = begin_range(t, t->told + 1, upto);
 
-    show_word(&s, t->epoch && t->epoch != epoch ? "lost when the broker ended, if they were used"
+    show_word(&s, t->epoch && t->epoch != epoch ? "lost when the broker ended, if anything was said"
                                                 : "not kept");
     show_end(&s);
     t->told = upto;

@@ -4,550 +4,558 @@
 #include <string.h>
 
 /*
- * One page of a room's history, by walking its chain (record.c says how it is linked).
+ * One page of a room's past, from the chain of its records (record.c explains back and jump).
  *
- * Numbers and times only grow along a chain, and records are counted from 1. So whatever was asked
- * is turned into counts first, each by one look-up of O(log n) reads:
+ *   NEWEST   the newest record that may be shown: what waits for the disk is nobody's yet
+ *   OLDEST   the oldest that is still kept; remembered in the room until it is removed
+ *   PLACE    where the range begins, if the oldest of it are wanted
+ *   END      the newest record of the page
+ *   CUT      the same, where the newest so many were asked for and one page cannot hold them
+ *   COLLECT  from there back; the buffer is filled from its end, so the oldest comes to stand first
  *
- *     (low, high]   what was asked for, of what may be shown and is still there
- *     top           where this page ends: at most low + 64
+ * A page is an interval of counts, the places of records in the chain: (low, the count of the
+ * record at END]. Counts leave no holes, numbers may; so it is known beforehand that a page has at
+ * most PAGE_MESSAGES, the oldest of what was asked for. If it would be too long in bytes the newest
+ * go. `more` says whether the range goes on behind the page.
  *
- * and then the chain is walked back from top to low, and turned round. Look-ups begin at the
- * roots of the room's trees, which are in memory.
+ * SEARCH. All steps but COLLECT look for the newest record that is not beyond a bound. Number, time,
+ * count and position all grow along the chain, so "beyond" has one border. It begins at the tree
+ * roots that the room has in memory; from a record that is beyond it goes to the jump if that is
+ * beyond too, else back: O(log n) reads, and it ends with `older`, which is not beyond, and
+ * `newer`, the oldest that is.
  *
- * The steps, each of which is a look-up or the walk:
+ * GONE. Segments are removed oldest first: a position below the first segment is gone, and so is
+ * all before it. A read that finds nothing says the same of a segment that is just going (floor).
  *
- *     VISIBLE   a durable room's newest may still wait for the disk: they are nobody's yet
- *     OLDEST    if segments were removed: the first record that is still there
- *     HIGH LOW  what the query's numbers or times mean
- *     TOP       the record with that count
- *     COLLECT   back from there, taking the bytes
+ * DAMAGED. For a record that cannot be read partition_read_back() gives the newest one before it,
+ * which is known by its count. If that is not beyond, but the damaged one was, the records between
+ * the damaged one and `newer` are still to be looked at: a jump or a root is then not used, and
+ * the search goes back instead. What is missing in a page is seen by the prev of the next message.
  *
- * A record that is damaged is passed by where its neighbours' pointers allow it; what is missing is
- * seen by the prev of the next one.
+ * partition_read_back() never calls back inside the call, and a turn answers a limited number of
+ * reads: no loop here runs longer than over a room's trees or one page.
  */
 
-enum { PAGE_MESSAGES = 64, PAGE_BYTES = 64 << 10 };
+enum {
+    PAGE_MESSAGES = 64,
+    PAGE_BYTES = 64 << 10,
+    BUFFER_FIRST = 8 << 10,
+};
 
-enum step { STEP_VISIBLE, STEP_OLDEST, STEP_HIGH, STEP_LOW, STEP_TOP, STEP_COLLECT };
-enum key { KEY_NUMBER, KEY_TIME, KEY_COUNT, KEY_POSITION };
+enum step { STEP_NEWEST, STEP_OLDEST, STEP_PLACE, STEP_END, STEP_CUT, STEP_COLLECT };
+enum way { WAY_ROOT, WAY_JUMP, WAY_BACK };
 
-struct node { /* a record, as far as walking needs it */
-    uint64_t position, number, count, back, jump, jump_number;
+struct node {          /* of a record that was read, or (without pointers) a root in memory */
+    uint64_t position; /* if it is given instead of a damaged one: of that */
+    uint64_t number, count, back, jump, jump_number;
     int64_t time_ns, jump_time_ns;
 };
 
-struct piece { /* of the page, newest first */
-    uint32_t offset, length;
-    uint64_t number;
+struct bound { /* beyond is what is greater in one of these */
+    uint64_t number, count;
+    int64_t time_ns;
+    int shown; /* 1: and what may not be shown yet */
 };
 
 struct walk {
+    struct roda_item item; /* first: begins it */
     struct history_ask *ask;
+    struct partition *p;
     struct log_room *room;
     enum step step;
-    uint64_t base; /* records before this position are gone */
-    struct log_tree trees[LOG_TREES_MAX];
-    uint32_t n_trees;
-    uint64_t count; /* of the whole chain */
-    uint64_t visible, oldest, low, high, top;
 
-    enum key key;      /* the look-up: the newest record whose key is at most bound; */
-    uint64_t bound;    /* POSITION: the oldest one at or behind it */
-    uint64_t position; /* of the record that is being read */
-    struct node from;  /* the one that led to it; position 0: none */
-    uint32_t by_jump;
+    uint64_t position, expected; /* that is being read, and its count */
+    enum way way;                /* how it was come to */
+    uint64_t floor;              /* below this all is gone */
 
-    struct piece pieces[PAGE_MESSAGES + 1];
-    uint32_t n_pieces;
-    uint32_t bytes_used, bytes_room;
+    struct bound bound;
+    struct node older, newer;
+    int newer_instead;    /* newer.position is not its own */
+    int no_jump;          /* from newer */
+    uint64_t no_root;     /* at or below this */
+    struct node newest;   /* that may be shown */
+    uint64_t first_count; /* of the oldest that is kept */
+    uint64_t low, asked;  /* counts: the page is behind low; the last of what was asked for */
+    struct node at;       /* COLLECT: the last that was read */
+
+    char *buffer;
+    size_t size, from, to; /* of the buffer; what is taken stands in [from, to) */
+    uint32_t lengths[PAGE_MESSAGES], n_lengths, n_dropped; /* newest first */
 };
 
-static void next_step(struct walk *w);
-static void look(struct walk *w, uint64_t position);
+static void arrive(struct walk *w, const struct log_record *record);
+static void on_read(struct partition *p, void *arg, const struct log_record *record, int result);
 
-/* ---- the end ------------------------------------------------------------------------------- */
+/* ---- the end ---------------------------------------------------------------------------- */
 
-static void give(struct walk *w, int result)
+static void end(struct walk *w, int result)
 {
     struct history_ask *ask = w->ask;
-    struct roda_ctx *x = ask->p->x;
+    struct roda_ctx *x = w->p->x;
 
-    if (result < 0) {
-        roda_free(x, ask->bytes);
-        ask->bytes = NULL;
-        ask->n = 0;
-    }
     ask->walk = NULL;
+    if (!result) {
+        size_t len = w->to - w->from;
+        if (len)
+            memmove(w->buffer, w->buffer + w->from, len);
+        ask->bytes = w->buffer;
+        ask->n_bytes = len;
+        ask->n = w->n_lengths - w->n_dropped;
+        ask->more |= w->n_dropped != 0;
+        roda_count(x, LOG_PAGES, 1);
+    } else {
+        roda_free(x, w->buffer);
+    }
     roda_free(x, w);
     ask->done(ask, result);
 }
 
-/* The pieces stand newest first: the answer is the other way round. */
-static void finish(struct walk *w)
-{
-    struct history_ask *ask = w->ask;
-    char *bytes = NULL;
-    size_t len = 0;
+/* ---- searching -------------------------------------------------------------------------- */
 
-    if (w->n_pieces) {
-        bytes = roda_alloc(ask->p->x, w->bytes_used);
-        if (!bytes) {
-            give(w, -ENOMEM);
-            return;
-        }
-    }
-    for (uint32_t i = w->n_pieces; i-- > 0;) {
-        memcpy(bytes + len, ask->bytes + w->pieces[i].offset, w->pieces[i].length);
-        len += w->pieces[i].length;
-    }
-    roda_free(ask->p->x, ask->bytes);
-    ask->bytes = bytes;
-    ask->n_bytes = len;
-    ask->n = w->n_pieces;
-    ask->more = w->top < w->high;
-    if (w->n_pieces && w->oldest && w->low + 1 == w->oldest)
-        ask->first = w->pieces[w->n_pieces - 1].number;
-    roda_count(ask->p->x, LOG_PAGES, 1);
-    give(w, 0);
+static const struct bound unbound = {UINT64_MAX, UINT64_MAX, INT64_MAX, 0};
+
+/* By number or by time, as was asked. */
+static struct bound up_to(const struct walk *w, uint64_t key)
+{
+    struct bound bound = unbound;
+
+    if (!w->ask->query.by_time)
+        bound.number = key;
+    else if (key < INT64_MAX)
+        bound.time_ns = (int64_t)key;
+    return bound;
 }
 
-/* ---- look-ups ------------------------------------------------------------------------------ */
-
-static uint64_t time_key(int64_t time_ns)
+/* commit.c lets nobody see what a durable room has not on disk, nor what is too far ahead of it. */
+static int is_shown(const struct walk *w, uint64_t position, uint64_t number)
 {
-    return time_ns < 0 ? 0 : (uint64_t)time_ns;
+    const struct log_room *room = w->room;
+
+    return position < partition_synced(w->p) ||
+           (!room->durable && room->known && number <= room->synced + LOG_SKIP);
 }
 
-static uint64_t key_of(const struct walk *w, const struct node *node)
+static int is_beyond(const struct walk *w, uint64_t position, uint64_t number, int64_t time_ns,
+                     uint64_t count)
 {
-    switch (w->key) {
-    case KEY_NUMBER:
-        return node->number;
-    case KEY_TIME:
-        return time_key(node->time_ns);
-    case KEY_COUNT:
-        return node->count;
-    default:
-        return node->position;
-    }
+    return number > w->bound.number || time_ns > w->bound.time_ns || count > w->bound.count ||
+           (w->bound.shown && !is_shown(w, position, number));
 }
 
-static uint64_t jump_key(const struct walk *w, const struct node *node)
+static int is_gone(const struct walk *w, uint64_t position)
 {
-    switch (w->key) {
-    case KEY_NUMBER:
-        return node->jump_number;
-    case KEY_TIME:
-        return time_key(node->jump_time_ns);
-    case KEY_COUNT:
-        return log_jump_count(node->count);
-    default:
-        return node->jump;
-    }
+    return !position || position < w->floor || !w->p->n_segments ||
+           position < w->p->segments[0].base;
 }
 
-static struct node root_node(const struct walk *w, uint32_t i)
+static void go_to(struct walk *w, uint64_t position, uint64_t count, enum way way)
 {
-    const struct log_tree *tree = &w->trees[i];
-    uint64_t count = w->count;
+    int r;
 
-    for (uint32_t j = 0; j < i; j++)
-        count -= w->trees[j].size;
-    return (struct node){.position = tree->root,
-                         .number = tree->number,
-                         .time_ns = tree->time_ns,
-                         .count = count};
-}
-
-static void found(struct walk *w, uint64_t count)
-{
-    switch (w->step) {
-    case STEP_VISIBLE:
-        w->visible = count;
-        break;
-    case STEP_OLDEST:
-        w->oldest = count;
-        break;
-    case STEP_HIGH:
-        w->high = count;
-        break;
-    default:
-        w->low = count;
-        break;
-    }
-    w->step++;
-    next_step(w);
-}
-
-/* From the roots: only inside one tree something has to be read. */
-static void seek(struct walk *w, enum key key, uint64_t bound)
-{
-    uint32_t i = 0;
-
-    w->key = key;
-    w->bound = bound;
-    if (key == KEY_POSITION) {
-        while (i + 1 < w->n_trees && w->trees[i + 1].root >= bound)
-            i++;
-        look(w, w->trees[i].root);
+    w->position = position;
+    w->expected = count;
+    w->way = way;
+    if (is_gone(w, position)) {
+        arrive(w, NULL);
         return;
     }
-    while (i < w->n_trees) {
-        struct node node = root_node(w, i);
-        if (key_of(w, &node) <= bound)
+    r = partition_read_back(w->p, w->room->id, position, on_read, w);
+    if (r)
+        end(w, r);
+}
+
+/* To the oldest root that is beyond. 0: none is; `older` is the newest, if there is one. */
+static int go_to_root(struct walk *w)
+{
+    const struct log_room *room = w->room;
+    uint64_t count = room->count, start = 0, start_count = 0;
+
+    for (uint32_t i = 0; i < room->n_trees; i++) {
+        const struct log_tree *tree = &room->trees[i];
+        if (is_gone(w, tree->root) || tree->root <= w->no_root)
             break;
-        i++;
+        if (!is_beyond(w, tree->root, tree->number, tree->time_ns, count)) {
+            if (!start)
+                w->older = (struct node){.position = tree->root,
+                                         .number = tree->number,
+                                         .time_ns = tree->time_ns,
+                                         .count = count};
+            break;
+        }
+        start = tree->root;
+        start_count = count;
+        count -= tree->size;
     }
-    if (i == 0 || (i < w->n_trees && w->trees[i - 1].size == 1)) {
-        found(w, root_node(w, i).count); /* this root, or nothing between it and the one before */
+    if (!start)
+        return 0;
+    w->older.position = 0;
+    go_to(w, start, start_count, WAY_ROOT);
+    return 1;
+}
+
+static void search_on(struct walk *w)
+{
+    const struct node *n = &w->newer;
+    uint64_t jump_count = log_jump_count(n->count);
+
+    if (!n->position) {
+        if (!go_to_root(w))
+            arrive(w, NULL);
         return;
     }
-    if (w->trees[i - 1].root < w->base)
-        found(w, root_node(w, i - 1).count); /* gone, and so is what it stands for */
+    if (!w->no_jump && !is_gone(w, n->jump) &&
+        is_beyond(w, n->jump, n->jump_number, n->jump_time_ns, jump_count))
+        go_to(w, n->jump, jump_count, WAY_JUMP);
     else
-        look(w, w->trees[i - 1].root);
+        go_to(w, n->back, n->count - 1, WAY_BACK);
 }
 
-/* At a record whose key is above the bound (POSITION: not before it): where to go on; 0: nowhere. */
-static uint64_t seek_on(struct walk *w, const struct node *node)
+static void search(struct walk *w, enum step step, struct bound bound)
 {
-    uint64_t key = jump_key(w, node);
-
-    w->by_jump = node->jump && (w->key == KEY_POSITION ? key >= w->bound : key > w->bound);
-    if (w->by_jump)
-        return node->jump;
-    return w->key == KEY_POSITION && node->back < w->bound ? 0 : node->back;
+    w->step = step;
+    w->bound = bound;
+    w->older = w->newer = (struct node){.position = 0};
+    w->no_jump = 0;
+    w->no_root = 0;
+    search_on(w);
 }
 
-/* What lies beyond has gone, so that only its count is known. */
-static uint64_t count_beyond(const struct walk *w, const struct node *node)
+static void search_at(struct walk *w, const struct log_record *record, const struct node *node)
 {
-    return w->by_jump ? log_jump_count(node->count) : node->count - 1;
-}
+    int instead = node->count != w->expected;
 
-static void seek_at(struct walk *w, const struct node *node)
-{
-    uint64_t next;
-
-    if (w->key != KEY_POSITION && key_of(w, node) <= w->bound) {
-        found(w, node->count);
-        return;
+    if (is_beyond(w, node->position, node->number, node->time_ns, node->count)) {
+        w->newer = *node;
+        w->newer_instead = instead;
+        w->no_jump = 0;
+        search_on(w);
+    } else if (instead && w->way == WAY_JUMP) {
+        w->no_jump = 1;
+        search_on(w);
+    } else {
+        w->older = *node;
+        w->no_root = node->position;
+        if (!instead || w->way == WAY_BACK || !go_to_root(w))
+            arrive(w, record);
     }
-    next = seek_on(w, node);
-    if (w->key == KEY_POSITION && !next) {
-        found(w, node->count);
-        return;
-    }
-    if (!next || next < w->base) {
-        found(w, next ? count_beyond(w, node) : 0);
-        return;
-    }
-    w->from = *node;
-    look(w, next);
 }
 
-/* ---- collecting ---------------------------------------------------------------------------- */
+/* ---- collecting ------------------------------------------------------------------------- */
 
-/* The page has too many bytes: it ends earlier, and the rest is asked for again. */
-static void drop_newest(struct walk *w)
+static int make_room(struct walk *w, size_t len)
 {
-    struct history_ask *ask = w->ask;
-    uint32_t length = w->pieces[0].length;
+    size_t used = w->to - w->from, size = w->size ? w->size : BUFFER_FIRST;
+    char *buffer;
 
-    memmove(ask->bytes, ask->bytes + length, w->bytes_used - length);
-    w->bytes_used -= length;
-    w->n_pieces--;
-    memmove(w->pieces, w->pieces + 1, w->n_pieces * sizeof(*w->pieces));
-    for (uint32_t i = 0; i < w->n_pieces; i++)
-        w->pieces[i].offset -= length;
-    w->top--;
-}
-
-static int take(struct walk *w, const struct node *node, const struct log_record *record)
-{
-    struct history_ask *ask = w->ask;
-    uint32_t length = record->length;
-
-    if (w->bytes_used + length > w->bytes_room) {
-        uint32_t room = w->bytes_room ? w->bytes_room * 2 : 4096;
-        char *larger;
-        while (room < w->bytes_used + length)
-            room *= 2;
-        larger = roda_realloc(ask->p->x, ask->bytes, room);
-        if (!larger)
+    if (w->from >= len)
+        return 0;
+    if (used + len <= w->size) { /* behind, where records were dropped */
+        memmove(w->buffer + w->size - used, w->buffer + w->from, used);
+    } else {
+        while (size < used + len)
+            size *= 2;
+        buffer = roda_alloc(w->p->x, size);
+        if (!buffer)
             return -ENOMEM;
-        ask->bytes = larger;
-        w->bytes_room = room;
+        if (used)
+            memcpy(buffer + size - used, w->buffer + w->from, used);
+        roda_free(w->p->x, w->buffer);
+        w->buffer = buffer;
+        w->size = size;
     }
-    if (log_record_encode(record, ask->bytes + w->bytes_used, length) != length)
-        return -ENOMEM; /* one reading, one writing: it always fits */
-    w->pieces[w->n_pieces++] = (struct piece){w->bytes_used, length, node->number};
-    w->bytes_used += length;
-    while (w->bytes_used > PAGE_BYTES && w->n_pieces > 1)
-        drop_newest(w);
+    w->to = w->size;
+    w->from = w->size - used;
     return 0;
 }
 
-static void collect_at(struct walk *w, const struct node *node, const struct log_record *record)
+static void drop_newest(struct walk *w, size_t most)
 {
-    if (node->count <= w->low) {
-        w->ask->before = node->number;
-        finish(w);
-        return;
-    }
-    if (take(w, node, record)) {
-        give(w, -ENOMEM);
-        return;
-    }
-    if (!node->back || node->back < w->base) {
-        finish(w);
-        return;
-    }
-    w->from = *node;
-    w->by_jump = 0;
-    look(w, node->back);
+    while (w->n_dropped < w->n_lengths && w->to - w->from > most)
+        w->to -= w->lengths[w->n_dropped++];
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
-
-static int is_of(const struct walk *w, const struct log_record *record)
+static int take(struct walk *w, const struct log_record *record)
 {
-    return record->type == LOG_MESSAGE && record->message.room == w->room->id;
+    size_t len = record->length;
+    int r;
+
+    drop_newest(w, len < PAGE_BYTES ? PAGE_BYTES - len : 0);
+    r = make_room(w, len);
+    if (r)
+        return r;
+    /* The bytes that a record was decoded from are those that it is encoded to. */
+    if (log_record_encode(record, w->buffer + w->from - len, len) != len)
+        return -EIO;
+    w->from -= len;
+    w->lengths[w->n_lengths++] = (uint32_t)len;
+    return 0;
 }
 
-/* A record cannot be read: perhaps there is a way round it. */
-static void passed_by(struct walk *w, int result)
+/* record is the one at `at`. */
+static void collect(struct walk *w, const struct log_record *record)
 {
-    const struct node *from = &w->from;
-    uint64_t other = w->by_jump ? from->back : from->jump;
+    int r;
 
-    if (result != -EILSEQ || !from->position || !other || other < w->base ||
-        (!w->by_jump && from->jump == from->back) ||
-        (w->step == STEP_COLLECT && log_jump_count(from->count) <= w->low)) {
-        if (result == -ECANCELED || result == -ENOMEM || (!w->n_pieces && result != -ENOENT))
-            give(w, result == -EILSEQ ? -EIO : result);
-        else
-            finish(w);
+    if (w->at.count <= w->low || w->n_lengths == PAGE_MESSAGES) {
+        w->ask->before = w->n_lengths ? w->at.number : 0;
+        end(w, 0);
         return;
     }
-    w->by_jump = !w->by_jump;
-    w->from.position = 0; /* only once */
-    look(w, other);
+    r = take(w, record);
+    if (r)
+        end(w, r);
+    else
+        go_to(w, w->at.back, w->at.count - 1, WAY_BACK);
 }
 
-static void on_record(struct partition *p, void *arg, const struct log_record *record, int result)
+/* ---- the steps -------------------------------------------------------------------------- */
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int is_asked(const struct walk *w, const struct node *n)
+{
+    const struct roda_history_query *query = &w->ask->query;
+    uint64_t key = query->by_time ? (uint64_t)n->time_ns : n->number;
+
+    return n->count <= w->asked && (query->what != RODA_HISTORY_BETWEEN || key <= query->to);
+}
+
+/* So many up to that count, as far as they are kept. */
+static uint64_t low_of(const struct walk *w, uint64_t count, uint64_t n)
+{
+    uint64_t low = count > n ? count - n : 0;
+
+    return low < w->first_count ? least(w->first_count - 1, count) : low;
+}
+
+/* The page's newest record is `older`; record, if it was just read. */
+static void begin_collecting(struct walk *w, const struct log_record *record)
+{
+    if (!w->older.position || w->older.count <= w->low) {
+        end(w, 0);
+        return;
+    }
+    w->ask->more = w->newer.position && is_asked(w, &w->newer);
+    w->step = STEP_COLLECT;
+    w->at = w->older;
+    if (record)
+        collect(w, record);
+    else
+        go_to(w, w->older.position, w->older.count, WAY_ROOT);
+}
+
+/* Not beyond that count, nor what may not be shown. */
+static void search_end(struct walk *w, enum step step, struct bound bound, uint64_t count)
+{
+    bound.count = least(bound.count, least(count, w->newest.count));
+    search(w, step, bound);
+}
+
+static void plan(struct walk *w)
+{
+    const struct roda_history_query *query = &w->ask->query;
+    struct bound none = {.count = 0}, before = query->from ? up_to(w, query->from - 1) : none;
+
+    switch (query->what) {
+    case RODA_HISTORY_LATEST:
+        search_end(w, STEP_END, query->to ? up_to(w, query->to) : unbound, UINT64_MAX);
+        break;
+    case RODA_HISTORY_BEFORE:
+        search_end(w, STEP_END, before, UINT64_MAX);
+        break;
+    case RODA_HISTORY_BETWEEN:
+        search(w, STEP_PLACE, before);
+        break;
+    default: /* AFTER, AROUND */
+        search(w, STEP_PLACE, up_to(w, query->from));
+        break;
+    }
+}
+
+static void on_newest(struct walk *w)
+{
+    const struct log_room *room = w->room;
+
+    if (!w->older.position) {
+        end(w, 0);
+        return;
+    }
+    w->newest = w->older;
+    w->ask->last = w->newest.number;
+    if (is_gone(w, room->first_position)) {
+        search(w, STEP_OLDEST, (struct bound){.count = 0});
+    } else {
+        w->first_count = room->first_count;
+        w->ask->first = room->first;
+        plan(w);
+    }
+}
+
+static void on_oldest(struct walk *w)
+{
+    struct log_room *room = w->room;
+
+    if (!w->newer.position) { /* it has gone since */
+        w->ask->last = 0;
+        end(w, 0);
+        return;
+    }
+    w->first_count = w->newer.count;
+    w->ask->first = w->newer.number;
+    room->first_position = w->newer_instead ? 0 : w->newer.position;
+    room->first_count = w->newer.count;
+    room->first = w->newer.number;
+    plan(w);
+}
+
+/* `newer`, if it may be shown, is the oldest behind the place that was asked for. */
+static void on_place(struct walk *w)
+{
+    const struct roda_history_query *query = &w->ask->query;
+    uint64_t half = (query->max + 1) / 2;
+    int none = !w->newer.position || w->newer.count > w->newest.count;
+    uint64_t place = none ? w->newest.count : w->newer.count - 1;
+
+    w->asked = w->newest.count;
+    if (query->what == RODA_HISTORY_AROUND) {
+        w->asked = least(w->asked, place + query->max - half);
+        w->low = low_of(w, place, half);
+        search_end(w, STEP_END, unbound, least(w->asked, w->low + PAGE_MESSAGES));
+    } else if (none) {
+        end(w, 0);
+    } else {
+        w->low = place;
+        search_end(w, STEP_END, query->what == RODA_HISTORY_BETWEEN ? up_to(w, query->to) : unbound,
+                   w->low + least(query->max, PAGE_MESSAGES));
+    }
+}
+
+/* LATEST and BEFORE: `older` is the newest of what was asked for, and the page its oldest part. */
+static void on_end(struct walk *w, const struct log_record *record)
+{
+    const struct roda_history_query *query = &w->ask->query;
+
+    if (query->what == RODA_HISTORY_LATEST || query->what == RODA_HISTORY_BEFORE) {
+        if (w->older.position && !record) { /* a root: one that can be read is what counts */
+            uint64_t root = w->older.position;
+            w->older.position = 0;
+            go_to(w, root, w->older.count, WAY_BACK);
+            return;
+        }
+        w->asked = w->older.count;
+        w->low = low_of(w, w->older.count, query->max);
+        if (w->older.count - w->low > PAGE_MESSAGES) {
+            search_end(w, STEP_CUT, unbound, w->low + PAGE_MESSAGES);
+            return;
+        }
+    }
+    begin_collecting(w, record);
+}
+
+/* `older` and `newer` are what was looked for (record: older's, if it was just read); or the chain
+ * ends where the next record to be collected would be. */
+static void arrive(struct walk *w, const struct log_record *record)
+{
+    switch (w->step) {
+    case STEP_NEWEST:
+        on_newest(w);
+        break;
+    case STEP_OLDEST:
+        on_oldest(w);
+        break;
+    case STEP_PLACE:
+        on_place(w);
+        break;
+    case STEP_END:
+        on_end(w, record);
+        break;
+    case STEP_CUT:
+        begin_collecting(w, record);
+        break;
+    case STEP_COLLECT:
+        end(w, 0);
+        break;
+    }
+}
+
+/* ---- reading ---------------------------------------------------------------------------- */
+
+/* -EILSEQ: it is not a record of this chain. */
+static int node_of(const struct walk *w, const struct log_record *record, struct node *ret_node)
+{
+    const struct log_message *m = &record->message;
+
+    if (record->type != LOG_MESSAGE || m->room != w->room->id || m->back >= w->position ||
+        m->jump > m->back)
+        return -EILSEQ;
+    *ret_node = (struct node){w->position, m->number,      m->count,   m->back,
+                              m->jump,     m->jump_number, m->time_ns, m->jump_time_ns};
+    return 0;
+}
+
+static void on_read(struct partition *p, void *arg, const struct log_record *record, int result)
 {
     struct walk *w = arg;
     struct node node;
 
     (void)p;
-    if (!result && !is_of(w, record))
-        result = -EILSEQ;
-    if (result < 0) {
-        passed_by(w, result);
-        return;
-    }
-    node = (struct node){.number = record->message.number,
-                         .count = record->message.count,
-                         .back = record->message.back,
-                         .jump = record->message.jump,
-                         .jump_number = record->message.jump_number,
-                         .time_ns = record->message.time_ns,
-                         .jump_time_ns = record->message.jump_time_ns,
-                         .position = w->position};
-    if (w->step != STEP_TOP && w->step != STEP_COLLECT) {
-        seek_at(w, &node);
-        return;
-    }
-    if (w->step == STEP_TOP && node.count > w->top) {
-        seek_at(w, &node);
-        return;
-    }
-    w->step = STEP_COLLECT;
-    collect_at(w, &node, record);
-}
-
-static void look(struct walk *w, uint64_t position)
-{
-    int r;
-
-    w->position = position;
-    r = partition_read_back(w->ask->p, w->room->id, position, on_record, w);
-    roda_count(w->ask->p->x, LOG_READS, 1);
-    if (r)
-        give(w, r);
-}
-
-/* ---- from query to counts ------------------------------------------------------------------ */
-
-static uint64_t newest_wanted(const struct roda_history_query *q)
-{
-    switch (q->what) {
-    case RODA_HISTORY_LATEST:
-        return q->to ? q->to : UINT64_MAX;
-    case RODA_HISTORY_BEFORE:
-        return q->from ? q->from - 1 : 0;
-    case RODA_HISTORY_BETWEEN:
-        return q->to;
-    case RODA_HISTORY_AROUND:
-        return q->from;
-    default:
-        return UINT64_MAX;
-    }
-}
-
-static int counts_from_the_old_end(const struct roda_history_query *q)
-{
-    return q->what == RODA_HISTORY_AFTER || q->what == RODA_HISTORY_BETWEEN;
-}
-
-/* low and high are known, but for what is not there, not shown, and more than was asked for. */
-static void begin_page(struct walk *w)
-{
-    const struct roda_history_query *q = &w->ask->query;
-
-    if (q->what == RODA_HISTORY_AROUND) {
-        uint64_t middle = w->high, half = (q->max + 1) / 2;
-        w->low = middle > half ? middle - half : 0;
-        w->high = middle + (q->max - half);
-    }
-    if (w->high > w->visible)
-        w->high = w->visible;
-    if (counts_from_the_old_end(q)) {
-        if (w->oldest > w->low + 1)
-            w->low = w->oldest - 1;
-        if (w->high > w->low + q->max)
-            w->high = w->low + q->max;
+    if (!result)
+        result = node_of(w, record, &node);
+    if (result == -ENOENT || result == -EILSEQ) { /* nor is there anything before */
+        w->floor = w->position + 1;
+        if (w->step == STEP_COLLECT)
+            arrive(w, NULL);
+        else
+            search_on(w);
+    } else if (result) {
+        end(w, result);
+    } else if (w->step == STEP_COLLECT) {
+        w->at = node;
+        collect(w, record);
     } else {
-        if (q->what != RODA_HISTORY_AROUND)
-            w->low = w->high > q->max ? w->high - q->max : 0;
-        if (w->oldest > w->low + 1)
-            w->low = w->oldest - 1;
-    }
-    w->top = w->high > w->low + PAGE_MESSAGES ? w->low + PAGE_MESSAGES : w->high;
-    if (w->top <= w->low) {
-        w->high = w->top;
-        finish(w);
-        return;
-    }
-    if (w->top == w->count) { /* the newest: no look-up */
-        w->from.position = 0;
-        look(w, w->trees[0].root);
-        return;
-    }
-    w->key = KEY_COUNT;
-    w->bound = w->top;
-    for (uint32_t i = 0;; i++) { /* the tree that holds it */
-        struct node root = root_node(w, i);
-        if (root.count == w->top || root.count - w->trees[i].size < w->top) {
-            w->from.position = 0;
-            look(w, w->trees[i].root);
-            return;
-        }
+        search_at(w, record, &node);
     }
 }
 
-static void next_step(struct walk *w)
+/* ---- beginning -------------------------------------------------------------------------- */
+
+static void begin(struct roda_ctx *x, struct roda_item *item, int result)
 {
-    const struct roda_history_query *q = &w->ask->query;
-    enum key key = q->by_time ? KEY_TIME : KEY_NUMBER;
-    uint64_t high = newest_wanted(q);
+    struct walk *w = (struct walk *)(void *)item;
+    struct bound bound = unbound;
 
-    w->from.position = 0;
-    w->by_jump = 0;
-    if (w->step == STEP_VISIBLE) {
-        if (w->room->durable && w->room->synced < w->room->kept) {
-            seek(w, KEY_NUMBER, w->room->synced);
-            return;
-        }
-        w->visible = w->count;
-        w->step++;
+    (void)x;
+    if (result < 0 || w->p->state == PARTITION_CLOSED) {
+        end(w, -ECANCELED);
+    } else if (!w->room) {
+        end(w, -ENOENT);
+    } else {
+        w->ask->epoch = w->room->epoch;
+        w->ask->number = w->room->number;
+        bound.shown = 1;
+        search(w, STEP_NEWEST, bound);
     }
-    if (w->step == STEP_OLDEST) {
-        if (w->base) {
-            seek(w, KEY_POSITION, w->base);
-            return;
-        }
-        w->oldest = 1;
-        w->step++;
-    }
-    if (w->step == STEP_HIGH) {
-        if (high != UINT64_MAX) {
-            seek(w, key, high);
-            return;
-        }
-        w->high = w->visible;
-        w->step++;
-    }
-    if (w->step == STEP_LOW) {
-        if (counts_from_the_old_end(q)) {
-            uint64_t low = q->what == RODA_HISTORY_AFTER ? q->from : q->from ? q->from - 1 : 0;
-            seek(w, key, low);
-            return;
-        }
-        w->step++;
-    }
-    begin_page(w);
-}
-
-/* ---- asking -------------------------------------------------------------------------------- */
-
-struct start_item {
-    struct roda_item item;
-    struct walk *walk;
-};
-
-static void start(struct roda_ctx *x, struct roda_item *item, int result)
-{
-    struct walk *w = ((struct start_item *)(void *)item)->walk;
-
-    roda_free(x, item);
-    if (result < 0)
-        give(w, -ECANCELED);
-    else if (!w->count)
-        finish(w);
-    else
-        next_step(w);
 }
 
 int history_find(struct history_ask *ask)
 {
-    struct partition *p = ask->p;
-    struct log_room *room;
-    struct start_item *item;
-    struct walk *w;
+    struct roda_ctx *x = ask->p->x;
+    struct walk *w = roda_alloc(x, sizeof(*w));
 
+    if (!w)
+        return -ENOMEM;
+    w->item.run = begin;
+    w->ask = ask;
+    w->p = ask->p;
+    w->room = log_rooms_find(&ask->p->rooms, ask->query.room);
     ask->bytes = NULL;
     ask->n_bytes = 0;
     ask->n = ask->more = 0;
-    ask->before = ask->first = ask->last = 0;
-    if (p->state != PARTITION_READY && p->state != PARTITION_BROKEN)
-        return -EIO;
-    room = log_rooms_find(&p->rooms, ask->query.room);
-    if (!room)
-        return -ENOENT;
-    ask->epoch = room->epoch;
-    ask->number = room->number;
-    ask->last = room->durable && room->synced < room->kept ? room->synced : room->kept;
-    w = roda_alloc(p->x, sizeof(*w));
-    item = roda_alloc(p->x, sizeof(*item));
-    if (!w || !item) {
-        roda_free(p->x, w);
-        roda_free(p->x, item);
-        return -ENOMEM;
-    }
-    w->ask = ask;
-    w->room = room;
-    w->n_trees = room->n_trees;
-    if (room->n_trees)
-        memcpy(w->trees, room->trees, room->n_trees * sizeof(*room->trees));
-    w->base = p->n_segments ? p->segments[0].base : 0;
-    if (room->n_trees && room->trees[0].root >= w->base)
-        w->count = room->count; /* else all of it is gone */
+    ask->before = ask->epoch = ask->number = ask->first = ask->last = 0;
     ask->walk = w;
-    item->walk = w;
-    item->item.run = start;
-    roda_post(p->x, p->x->worker, &item->item);
+    roda_post(x, x->worker, &w->item);
     return 0;
 }

@@ -27,12 +27,6 @@ struct log_segment {
     uint64_t used_ms; /* when it was read last */
 };
 
-#define LOG_DETOURS 8u
-struct log_detour { /* around a record that cannot be read */
-    uint64_t damaged;
-    uint64_t before; /* the newest of its room that comes before it; 0: there is none */
-};
-
 enum partition_state { PARTITION_CLOSED, PARTITION_OPENING, PARTITION_READY, PARTITION_BROKEN };
 
 struct partition {
@@ -49,8 +43,6 @@ struct partition {
     struct recovery *recovery; /* recovery.c: while OPENING */
     struct reading *reading;   /* read.c: newest bytes, blocks, reads under way; NULL: none yet */
     uint32_t removing;         /* retention.c: a segment is being removed */
-    struct log_detour detours[LOG_DETOURS]; /* history.c */
-    uint32_t n_detours;
 };
 
 /* What recovery.c found; partition.c makes the tail from it. */
@@ -107,6 +99,9 @@ void partition_cache_free(struct partition *p);
 /* The tail's segment is the last of `segments` now, and is read through its own file, which sees
  * what is not written yet. NULL: there is none any more. The file stays the caller's. */
 void partition_tail_file(struct partition *p, struct roda_file *file);
+/* The same for the segment before it, as long as not all of it is written: until its last sync is
+ * done. NULL before that file is closed. */
+void partition_old_file(struct partition *p, struct roda_file *file);
 struct log_segment *partition_segment(struct partition *p, uint64_t position); /* NULL: gone */
 
 /* retention.c: removes whole segments that are too old or too many; from a timer, in steps. */

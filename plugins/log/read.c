@@ -12,8 +12,9 @@
  *           older half goes.
  *   blocks  four of 16 kB that were read from files lately. Walks go backwards through a room, so a
  *           block lies mostly before the position that was asked for.
- *   files   the tail's own, which sees what is not written yet; of older segments at most four are
- *           open per partition, the one that is unused for longest is closed.
+ *   files   the tail's own, and that of the tail before as long as its end is not on disk: they see
+ *           what is not written yet. Of older segments at most four are open per partition, the one
+ *           that is unused for longest is closed.
  *
  * What stands at a position never changes, so nothing here ever has to be made invalid.
  *
@@ -98,8 +99,8 @@ struct reading {
     struct block blocks[BLOCKS];
     uint64_t uses;
 
-    struct roda_file *tail;
-    uint64_t tail_base;
+    struct roda_file *tail, *old;
+    uint64_t tail_base, old_base;
 
     struct read *reads, **reads_end;
     struct opening *openings;
@@ -291,6 +292,8 @@ static struct roda_file *file_of(struct reading *reading, uint64_t base)
 
     if (reading->tail && reading->tail_base == base)
         return reading->tail;
+    if (reading->old && reading->old_base == base)
+        return reading->old;
     return segment ? segment->file : NULL;
 }
 
@@ -693,17 +696,28 @@ int partition_read_back(struct partition *p, uint32_t room, uint64_t position,
 
 /* ---- the ends --------------------------------------------------------------------------- */
 
+/* The file of the segment that is `back` from the last; without memory a file of its own will do. */
+static void lend(struct partition *p, uint32_t back, struct roda_file **file, uint64_t *base,
+                 struct roda_file *given)
+{
+    *file = p->n_segments > back ? given : NULL;
+    *base = p->n_segments > back ? p->segments[p->n_segments - 1 - back].base : 0;
+}
+
 void partition_tail_file(struct partition *p, struct roda_file *file)
 {
-    struct reading *reading = p->reading;
+    struct reading *reading = file ? reading_of(p) : p->reading;
 
-    if (!file && !reading)
-        return;
-    reading = reading_of(p);
-    if (!reading)
-        return; /* a file of its own will do */
-    reading->tail = p->n_segments ? file : NULL;
-    reading->tail_base = p->n_segments ? p->segments[p->n_segments - 1].base : 0;
+    if (reading)
+        lend(p, 0, &reading->tail, &reading->tail_base, file);
+}
+
+void partition_old_file(struct partition *p, struct roda_file *file)
+{
+    struct reading *reading = file ? reading_of(p) : p->reading;
+
+    if (reading)
+        lend(p, 1, &reading->old, &reading->old_base, file);
 }
 
 static void cancel_reads(struct reading *reading)

@@ -203,7 +203,7 @@ static void answer_page(struct roda_ctx *x, const struct query *query)
 {
     struct roda_msg *messages[PAGE_MESSAGES];
     struct roda_history_page page = {.messages = messages,
-                                     .more = query->ask.more,
+                                     .more = query->ask.more && query->ask.n < query->ask.query.max,
                                      .before = query->ask.before,
                                      .epoch = query->ask.epoch,
                                      .number = query->ask.number,

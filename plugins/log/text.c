@@ -203,6 +203,8 @@ void text_behind(struct text_room *room, int64_t day)
     room->behind_day = unknown ? TEXT_DAY_UNKNOWN : since;
     if (!room->behind)
         text_mark_add(text, room->p, since);
+    else
+        text_mark_since(text, room->p, since);
     room->behind = 1;
     if (!room->behind_link.next)
         text_link_last(&text->behind, &room->behind_link);
@@ -318,7 +320,10 @@ static void write_queue(struct text_room *room)
         take_first(room);
     }
     text_file_used(room);
-    sync_if_much(room);
+    if (room->text->stopping || room->reopen)
+        text_file_close(room);
+    else
+        sync_if_much(room);
 }
 
 void text_go_on(struct text_room *room)
@@ -333,7 +338,7 @@ void text_go_on(struct text_room *room)
         return;
     }
     room->blocked = 0;
-    if (room->reopen || (room->text->stopping && !room->first))
+    if (room->reopen)
         text_file_close(room);
     else
         write_queue(room);
@@ -378,6 +383,21 @@ static void put_line(struct text_room *room, const struct text_line *line, size_
     text_soon(room->text);
 }
 
+/* The line will come from the segments. If it is of a later day than what was to be looked at, the
+ * mark has to say so, should the broker end before it was. */
+static void will_miss(struct text_room *room, int64_t time_ns)
+{
+    int64_t from_day = text_day(room->kept_ns - TEXT_WRITTEN_NS);
+
+    if (room->failed)
+        lost(room->text, 1);
+    if (room->behind_day != TEXT_DAY_UNKNOWN || room->since_day <= from_day ||
+        text_day(time_ns) <= from_day)
+        return;
+    room->since_day = from_day;
+    text_mark_since(room->text, room->p, from_day);
+}
+
 /* NULL: memory is out. */
 static struct text_room *first_line(struct text *text, struct roda_str folded)
 {
@@ -409,8 +429,7 @@ void text_message(struct roda_ctx *x, struct roda_str folded, const struct roda_
         return;
     room->number = msg->number;
     if (room->behind && !room->queueing) {
-        if (room->failed)
-            lost(text, 1);
+        will_miss(room, msg->time_ns);
         return;
     }
     text_line_of_message(msg, folded, &line);

@@ -8,6 +8,8 @@
 #define TEXT_QUEUE_BYTES (256u << 10) /* lines that wait for their files, per worker */
 #define TEXT_PATH_SIZE   4608u
 #define TEXT_DAY_UNKNOWN INT64_MIN
+/* What the kernel has not written after so long it never will. */
+#define TEXT_WRITTEN_NS (INT64_C(120) * 1000000000)
 
 enum text_state { TEXT_CLOSED, TEXT_OPENING, TEXT_OPEN, TEXT_CLOSING };
 
@@ -64,8 +66,8 @@ struct text_room {
  * day on. */
 struct text_mark {
     uint32_t behind; /* rooms */
-    uint32_t busy, present, found;
-    int64_t day; /* of what is present */
+    uint32_t busy, found;
+    int64_t day, wanted;
 };
 
 struct text {
@@ -138,7 +140,8 @@ void text_repair_go_on(struct text_room *room); /* the file takes more */
 /* text_mark.c */
 int text_marks_read(struct text *text);
 void text_mark_add(struct text *text, const struct partition *p, int64_t day);
-/* What a mark that was found says; INT64_MAX: nothing. */
+void text_mark_since(struct text *text, const struct partition *p, int64_t day);
+/* What the mark that is there says; INT64_MAX: there is none. */
 int64_t text_mark_day(const struct text *text, const struct partition *p);
 void text_mark_remove(struct text *text, const struct partition *p);
 void text_marks_check(struct text *text); /* what was left by the last run */

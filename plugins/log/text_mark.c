@@ -8,26 +8,30 @@
  * An empty file .repair-NN-YYYY-MM-DD in the text directory says that text files of rooms of
  * partition NN may lack lines that the segments have, from that day on. It is there as long as a
  * room of the partition is behind, so a broker that ends before its repairs are done takes them up
- * again at its next start, however well it ended. The day is that of the first room that was behind;
- * others follow later, as time does. It stands in the name since a full disk takes names longer than
- * contents. No room's folder has a '.' in its name.
+ * again at its next start, however well it ended. The day stands in the name since a full disk takes
+ * names longer than contents. No room's folder has a '.' in its name.
+ *
+ *     day     of the file that is there; INT64_MAX: none
+ *     wanted  the earliest day any room has asked for since the last one was whole
  *
  * One request at a time per mark; what is wanted meanwhile is looked at when it is done. A mark that
  * cannot be made is not missed before the broker ends: what is behind is known in memory.
  */
 
-static void mark_path(const struct text *text, uint32_t partition, char to[TEXT_PATH_SIZE])
+static void mark_path(const struct text *text, uint32_t partition, int64_t day,
+                      char to[TEXT_PATH_SIZE])
 {
-    char day[TEXT_DAY_SIZE];
+    char date[TEXT_DAY_SIZE];
 
-    text_day_name(text->marks[partition].day, day);
+    text_day_name(day, date);
     (void)snprintf(to, TEXT_PATH_SIZE, "%s/.repair-%02u-%s", log_conf_of(text->x)->text_directory,
-                   partition, day);
+                   partition, date);
 }
 
 struct errand {
     struct text *text;
-    uint32_t partition, made;
+    uint32_t partition;
+    int64_t becomes; /* the day, if it goes well */
 };
 
 static void update(struct text *text, uint32_t partition);
@@ -36,14 +40,16 @@ static void done(struct errand *errand, int result)
 {
     struct text *text = errand->text;
     struct text_mark *mark = &text->marks[errand->partition];
-    uint32_t partition = errand->partition, made = errand->made;
+    uint32_t partition = errand->partition;
 
-    roda_free(text->x, errand);
     mark->busy = 0;
-    if (result >= 0 || result == -ENOENT)
-        mark->present = made && result >= 0;
-    if (result != -ECANCELED && (mark->behind > 0) != made)
-        update(text, partition);
+    if (result >= 0)
+        mark->day = errand->becomes;
+    else if (result == -ENOENT)
+        mark->day = INT64_MAX; /* there is none, or no directory */
+    roda_free(text->x, errand);
+    if (result >= 0)
+        update(text, partition); /* what has failed is tried again by the tick */
     text->pending--;
     text_end(text);
 }
@@ -55,28 +61,41 @@ static void on_made(struct roda_ctx *x, void *arg, struct roda_file *file, int r
     done(arg, result);
 }
 
-static void on_removed(struct roda_ctx *x, void *arg, int result)
+static void on_done(struct roda_ctx *x, void *arg, int result)
 {
     (void)x;
     done(arg, result);
 }
 
+static int begin(struct text *text, uint32_t partition, struct errand *errand)
+{
+    const struct text_mark *mark = &text->marks[partition];
+    char path[TEXT_PATH_SIZE] = "", old[TEXT_PATH_SIZE] = "";
+
+    if (mark->wanted != INT64_MAX)
+        mark_path(text, partition, mark->wanted, path);
+    if (mark->day != INT64_MAX)
+        mark_path(text, partition, mark->day, old);
+    if (!*path)
+        return roda_file_remove(text->x, old, on_done, errand);
+    if (!*old)
+        return roda_file_open(text->x, path, RODA_FILE_APPEND, on_made, errand);
+    return roda_file_rename(text->x, old, path, on_done, errand);
+}
+
 static void update(struct text *text, uint32_t partition)
 {
     struct text_mark *mark = &text->marks[partition];
-    uint32_t wanted = mark->behind > 0;
-    char path[TEXT_PATH_SIZE];
+    struct errand *errand;
 
-    if (mark->busy || mark->present == wanted)
+    if (mark->busy || mark->wanted == mark->day ||
+        (mark->wanted > mark->day && mark->wanted != INT64_MAX))
         return;
-    struct errand *errand = roda_alloc(text->x, sizeof *errand);
+    errand = roda_alloc(text->x, sizeof *errand);
     if (!errand)
         return;
-    *errand = (struct errand){text, partition, wanted};
-    mark_path(text, partition, path);
-    int r = wanted ? roda_file_open(text->x, path, RODA_FILE_APPEND, on_made, errand)
-                   : roda_file_remove(text->x, path, on_removed, errand);
-    if (r) {
+    *errand = (struct errand){text, partition, mark->wanted};
+    if (begin(text, partition, errand)) {
         roda_free(text->x, errand);
         return;
     }
@@ -84,25 +103,34 @@ static void update(struct text *text, uint32_t partition)
     text->pending++;
 }
 
-void text_mark_add(struct text *text, const struct partition *p, int64_t day)
+void text_mark_since(struct text *text, const struct partition *p, int64_t day)
 {
     struct text_mark *mark = &text->marks[p->index];
 
-    if (!mark->behind++ && !mark->busy && !mark->present)
-        mark->day = day == INT64_MAX ? text_day(roda_time_ns(text->x)) : day;
+    if (mark->wanted <= day)
+        return;
+    mark->wanted = day;
     update(text, p->index);
+}
+
+void text_mark_add(struct text *text, const struct partition *p, int64_t day)
+{
+    text->marks[p->index].behind++;
+    text_mark_since(text, p, day == INT64_MAX ? text_day(roda_time_ns(text->x)) : day);
 }
 
 int64_t text_mark_day(const struct text *text, const struct partition *p)
 {
-    const struct text_mark *mark = &text->marks[p->index];
-
-    return mark->present || mark->busy ? mark->day : INT64_MAX;
+    return text->marks[p->index].day;
 }
 
 void text_mark_remove(struct text *text, const struct partition *p)
 {
-    text->marks[p->index].behind--;
+    struct text_mark *mark = &text->marks[p->index];
+
+    if (--mark->behind)
+        return;
+    mark->wanted = INT64_MAX;
     update(text, p->index);
 }
 
@@ -134,9 +162,9 @@ static void found(struct text *text, struct roda_str name)
         return;
     (void)snprintf(file, sizeof file, "%.10s.log", name.ptr + 11);
     struct text_mark *mark = &text->marks[partition];
-    if (mark->present || mark->busy || text_day_parse((struct roda_str){file, 14}, &day))
+    if (mark->day != INT64_MAX || mark->busy || text_day_parse((struct roda_str){file, 14}, &day))
         return;
-    mark->found = mark->present = 1;
+    mark->found = 1;
     mark->day = day;
 }
 
@@ -172,6 +200,8 @@ static void on_directory(struct roda_ctx *x, void *arg, int result)
 
 int text_marks_read(struct text *text)
 {
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++)
+        text->marks[i].day = text->marks[i].wanted = INT64_MAX;
     int r = roda_directory_make(text->x, log_conf_of(text->x)->text_directory, on_directory, text);
 
     text->pending += !r;

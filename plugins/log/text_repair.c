@@ -40,7 +40,6 @@
 #define REPAIRS_MAX   2u         /* at once, per worker */
 #define WINDOW_BYTES  (2u << 20) /* more than a few times what may be appended and not synced */
 #define PRIVATE_BYTES (8u << 20)
-#define BACK_NS       (INT64_C(120) * 1000000000)
 #define PAGE_MESSAGES 64u
 #define RETRY_MS      1000u
 
@@ -350,7 +349,7 @@ static void ask_first(struct text_repair *r)
     r->ask.query.what = RODA_HISTORY_AFTER;
     r->ask.query.by_time = 1;
     r->ask.query.max = 1;
-    int64_t from_ns = r->last_ns - BACK_NS;
+    int64_t from_ns = r->last_ns - TEXT_WRITTEN_NS;
     if (text_day(from_ns) >= r->room->since_day)
         from_ns = text_day_start_ns(r->room->since_day) - 1;
     r->ask.query.from = from_ns > 0 ? (uint64_t)from_ns : 0;

@@ -394,6 +394,17 @@ class Restart(Case):
                     self.visit(broker, truth, f"round {round_}", 10)
                 finally:
                     broker.kill()
+                self.wait_gone(broker)
+
+    @staticmethod
+    def wait_gone(broker):
+        """The kernel takes rings apart after the end of their process, and sockets with them."""
+
+        def refused():
+            with socket.socket(socket.AF_UNIX) as sock:
+                return sock.connect_ex(broker.path("stats.sock")) != 0
+
+        wait_until(refused, "its sockets are gone")
 
     def visit(self, broker, truth, name, count):
         with LineClient(broker, "ana", numbers=True) as ana:

@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "bus/current.h"
 #include "conf/conf.h"
 #include "plugin/host.h"
 
@@ -173,8 +174,10 @@ static size_t draw_conf(struct world *w, char *text, size_t size)
     static const char *const modes[] = {"never", "interval", "always"};
     uint64_t dice = sim_random(w->kernel, 4);
 
-    w->sync = (uint32_t)sim_random(w->kernel, 3);
-    w->sync_some = sim_random(w->kernel, 2);
+    if (!w->same_sync || !w->lives) {
+        w->sync = (uint32_t)sim_random(w->kernel, 3);
+        w->sync_some = sim_random(w->kernel, 2);
+    }
     return (
         size_t)snprintf(text, size,
                         "[core]\nworkers = %u\n[limits]\nmax_connections = 64\nsend_queue = 1M\n"
@@ -236,6 +239,7 @@ static void stop_in_order(struct world *w)
     if (!run_until(w, has_ended, STEPS_AFTER, "the broker has stopped"))
         return;
     crowd_lost(w);
+    bus_set_current(NULL); /* the end is nobody's turn */
     broker_free(w->broker);
     conf_free(conf);
     book_stopped(w);
@@ -253,6 +257,7 @@ static void end_life(struct world *w, enum end end)
         stop_in_order(w);
         return;
     }
+    w->power_failed = w->power_failed || end == END_POWER;
     if (end == END_POWER)
         sim_power_cut(w->kernel);
     else
@@ -433,6 +438,7 @@ static bool run(uint64_t seed, int scenario, bool loud)
     w->kernel = sim_kernel_new(seed, &none);
     w->scenario =
         scenario >= 0 ? (enum scenario)scenario : (enum scenario)sim_random(w->kernel, SCENARIOS);
+    w->same_sync = sim_random(w->kernel, 2);
     log_set_sink(hear_log, w, loud ? RODA_LOG_DEBUG : RODA_LOG_WARNING);
     run_lives(w);
     if (loud)

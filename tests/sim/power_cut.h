@@ -15,10 +15,10 @@
 #include "main/broker.h"
 
 #define ROOMS        5u
-#define NUMBERS_MAX  500000u /* of a room, those skipped after crashes included */
-#define CLIENTS_MAX  8u      /* at a time */
-#define LIVES_MAX    64u     /* clients over the whole run */
-#define MESSAGES_MAX 2000u   /* of one client */
+#define NUMBERS_MAX  3000000u /* of a room, those skipped after crashes included */
+#define CLIENTS_MAX  8u       /* at a time */
+#define LIVES_MAX    64u      /* clients over the whole run */
+#define MESSAGES_MAX 2000u    /* of one client */
 
 extern const char *const room_names[ROOMS];
 
@@ -28,9 +28,10 @@ struct said {
     uint64_t number; /* 0: not known */
     uint8_t room;
     uint8_t fate;
-    bool seen;      /* somebody was shown it, or its sender was told its number */
-    bool must_keep; /* seen, and in a durable room or before an end in order */
-    bool spoiled;   /* its record was damaged on purpose */
+    uint8_t life;       /* of the broker in which it was seen last */
+    bool seen;          /* somebody was shown it, or its sender was told its number */
+    bool must_keep;     /* seen, and in a durable room or before an end in order */
+    bool spoiled;       /* its record was damaged on purpose */
     bool gone_for_sure; /* refused, and the log was well after that */
     bool in_files;
 };
@@ -38,10 +39,11 @@ struct said {
 struct book { /* what was said and seen over all lives of the broker */
     struct said messages[LIVES_MAX][MESSAGES_MAX];
     uint32_t by_number[ROOMS][NUMBERS_MAX]; /* client * MESSAGES_MAX + sequence + 1; 0: nobody */
-    uint8_t listed[ROOMS][NUMBERS_MAX];     /* in the last reading of history */
-    uint8_t lost[ROOMS][NUMBERS_MAX];       /* said to be lost in it */
-    uint64_t highest[ROOMS];                /* seen */
-    uint64_t floor[ROOMS];                  /* highest when this life of the broker began */
+    /* In the last reading of a room's history: */
+    uint8_t listed[NUMBERS_MAX];
+    uint8_t lost[NUMBERS_MAX]; /* said to be lost */
+    uint64_t highest[ROOMS];   /* seen */
+    uint64_t floor[ROOMS];     /* highest when this life of the broker began */
     uint64_t seen, refused;
 };
 
@@ -77,12 +79,15 @@ struct world {
     bool worker_ended[8];
     struct client clients[CLIENTS_MAX], reader;
     uint32_t n_clients, lives;
+    uint8_t life; /* of the broker */
     /* The configuration of this life of the broker. */
     uint32_t sync; /* 0 never, 1 interval, 2 always */
     bool sync_some;
     bool heavy;           /* long texts, so that segments end */
     bool failed_storage;  /* the disk failed in this life, on purpose */
     bool ever_failed;     /* in this life or one before */
+    bool power_failed;    /* in a life before: what was not synced may have holes */
+    bool same_sync;       /* sync is the same in all lives */
     bool spoiled;         /* something was damaged on purpose, once */
     bool quiet;           /* nobody says anything new */
     bool accepted[ROOMS]; /* something was, since the disk is well again */

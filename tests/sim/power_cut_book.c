@@ -68,6 +68,7 @@ void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, 
     *known = name;
     m->number = number;
     m->seen = true;
+    m->life = w->life;
     m->must_keep = m->must_keep || is_durable(w, room);
     if (w->book.highest[room] < number)
         w->book.highest[room] = number;
@@ -123,12 +124,14 @@ void book_stopped(struct world *w)
         for (uint32_t s = 0; s < MESSAGES_MAX; s++) {
             struct said *m = &w->book.messages[c][s];
             /* What passed unlogged while the disk failed is gone, and said to be. */
-            m->must_keep = m->must_keep || (m->seen && !w->failed_storage);
+            if (m->seen && m->life == w->life && !w->failed_storage)
+                m->must_keep = true;
         }
 }
 
 void book_life(struct world *w)
 {
+    w->life++;
     memcpy(w->book.floor, w->book.highest, sizeof w->book.floor);
 }
 
@@ -137,18 +140,18 @@ void book_check_history(struct world *w, uint32_t room, uint64_t since)
     for (uint64_t n = since + 1; n <= w->book.highest[room] && !w->failed; n++) {
         uint32_t name = w->book.by_number[room][n];
         const struct said *m;
-        if (w->book.listed[room][n] && w->book.lost[room][n])
+        if (w->book.listed[n] && w->book.lost[n])
             fail(w, "%s: %llu is said to be lost, and given", room_names[room],
                  (unsigned long long)n);
-        if (!name || w->book.listed[room][n])
+        if (!name || w->book.listed[n])
             continue;
         m = &w->book.messages[(name - 1) / MESSAGES_MAX][(name - 1) % MESSAGES_MAX];
         if (m->must_keep && !m->spoiled)
             fail(w, "%s since %llu: %llu (m%u/%u) was shown, must be kept, and is not given%s",
                  room_names[room], (unsigned long long)since, (unsigned long long)n,
                  (name - 1) / MESSAGES_MAX, (name - 1) % MESSAGES_MAX,
-                 w->book.lost[room][n] ? " (said to be lost)" : "");
-        if (!w->book.lost[room][n])
+                 w->book.lost[n] ? " (said to be lost)" : "");
+        if (!w->book.lost[n])
             fail(w, "%s since %llu: %llu (m%u/%u) was shown, is not given, and nothing is said",
                  room_names[room], (unsigned long long)since, (unsigned long long)n,
                  (name - 1) / MESSAGES_MAX, (name - 1) % MESSAGES_MAX);

@@ -87,13 +87,14 @@ static void see_message(struct client *c, uint32_t room, uint64_t number, unsign
         if (room != c->room)
             fail(w, "asked for %s, got %llu of %s", room_names[c->room], (unsigned long long)number,
                  room_names[room]);
-        w->book.listed[room][number] = 1;
+        w->book.listed[number] = 1;
     }
 }
 
 /* "* history ROOM 17-20: lost ...": numbers that are gone. */
 static bool see_lost(struct client *c, const char *line)
 {
+    uint64_t highest = c->world->book.highest[c->room];
     unsigned long long from, to;
     int n = 0;
 
@@ -104,8 +105,8 @@ static bool see_lost(struct client *c, const char *line)
             return false;
         to = from;
     }
-    for (unsigned long long i = from; i <= to && i < NUMBERS_MAX; i++)
-        c->world->book.lost[c->room][i] = 1;
+    for (unsigned long long i = from; i <= to && i <= highest; i++)
+        c->world->book.lost[i] = 1;
     return true;
 }
 
@@ -121,8 +122,8 @@ static void ask_room(struct client *c)
 {
     struct world *w = c->world;
 
-    memset(w->book.listed, 0, sizeof w->book.listed);
-    memset(w->book.lost, 0, sizeof w->book.lost);
+    memset(w->book.listed, 0, w->book.highest[c->room] + 1);
+    memset(w->book.lost, 0, w->book.highest[c->room] + 1);
     c->since = 0;
     if (!sim_random(w->kernel, 3))
         c->since = sim_random(w->kernel, w->book.highest[c->room] + 1);

@@ -10,7 +10,8 @@
  * The segments, read from the fake disk with the plugin's own record.c, and nothing else of it: so
  * what recovery, history and the chains make of them is not asked here.
  *
- * Everything behind a header must be records up to the end of the file. For each room the messages,
+ * Everything behind a header must be records up to the end of the file; only after a power cut or
+ * damage there may be something else between them. For each room the messages,
  * by number, are held against the book, and against each other: whatever was shown between two
  * neighbours must be admitted by the later one, by its `prev` or by another epoch.
  */
@@ -75,6 +76,11 @@ static void list_segments(struct reading *r)
         fail(r->w, "%s cannot be listed: %d", LOG_DIRECTORY, result);
 }
 
+static bool may_have_holes(const struct world *w)
+{
+    return w->spoiled || w->ever_failed || w->power_failed;
+}
+
 /* ---- records ---------------------------------------------------------------------------- */
 
 static void take_room(struct reading *r, const struct log_room_record *room)
@@ -98,7 +104,7 @@ static int our_room(struct reading *r, uint32_t id)
 {
     if (id < ROOMS_MAX && r->room_of[id])
         return r->room_of[id] - 1;
-    if (!r->w->spoiled)
+    if (!may_have_holes(r->w))
         fail(r->w, "partition %u: room %u has no LOG_ROOM before this", r->partition, id);
     return -1;
 }
@@ -106,9 +112,15 @@ static int our_room(struct reading *r, uint32_t id)
 static void take_message(struct reading *r, const struct log_message *m, uint64_t position)
 {
     int room = our_room(r, m->room);
-    char text[64] = "";
+    char text[64] = "", name[LOG_NAME_MAX + 1] = "";
     struct kept *k;
 
+    memcpy(name, m->to.ptr, m->to.len < LOG_NAME_MAX ? m->to.len : LOG_NAME_MAX);
+    if (room < 0) /* its LOG_ROOM is in a hole */
+        room = room_index(name);
+    if (room != room_index(name))
+        fail(r->w, "%s %llu stands in the files as of %s", name, (unsigned long long)m->number,
+             room < 0 ? "no room" : room_names[room]);
     if (room < 0)
         return;
     if (r->n[room] == r->size[room]) {
@@ -166,23 +178,20 @@ static void read_segment(struct reading *r, const struct segment *s)
         memset(r->room_of, 0, sizeof r->room_of);
     r->partition = s->partition;
     if (!bytes || log_header_decode(bytes, size, &header)) {
-        if (!r->w->spoiled)
+        if (!may_have_holes(r->w))
             fail(r->w, "%s has no header (%zu bytes)", s->path, size);
-        return;
-    }
-    if (header.partition != s->partition || header.base != s->base)
+    } else if (header.partition != s->partition || header.base != s->base) {
         fail(r->w, "%s says it is %u, %llx", s->path, header.partition,
              (unsigned long long)header.base);
+    }
     while (at < size && !r->w->failed) {
         int result = log_record_decode(bytes + at, size - at, &record);
-        if (result) {
-            if (!r->w->spoiled && !r->w->ever_failed)
-                fail(r->w, "%s: what stands at %zu of %zu is no record (%d)", s->path, at, size,
-                     result);
-            return;
-        }
-        take_record(r, &record, s->base + at);
-        at += record.length;
+        if (result && !may_have_holes(r->w))
+            fail(r->w, "%s: what stands at %zu of %zu is no record (%d)", s->path, at, size,
+                 result);
+        if (!result)
+            take_record(r, &record, s->base + at);
+        at += result ? 1 : record.length;
     }
 }
 
@@ -232,11 +241,15 @@ static void check_gap(struct world *w, uint32_t room, const struct kept *a, cons
             fail(w, "%s: %llu was shown and is not kept, and %llu says it comes right after %llu",
                  room_names[room], (unsigned long long)n, (unsigned long long)b->number,
                  (unsigned long long)b->prev);
-    if (w->spoiled || w->ever_failed || !a->durable || !b->durable)
+    if (w->spoiled || w->ever_failed || !w->same_sync || !is_durable(w, room))
         return;
-    if (b->number != a->number + 1 || b->epoch != a->epoch)
-        fail(w, "%s is durable, but %llu (epoch %llx) comes after %llu (epoch %llx)",
-             room_names[room], (unsigned long long)b->number, (unsigned long long)b->epoch,
+    /* What was written and not synced when the power failed has holes, but nobody saw it. */
+    for (uint64_t n = a->number + 1; n < b->number && n < NUMBERS_MAX; n++)
+        if (w->book.by_number[room][n] || !w->power_failed)
+            fail(w, "%s is durable, but %llu is missing", room_names[room], (unsigned long long)n);
+    if (b->epoch != a->epoch)
+        fail(w, "%s is durable, but %llu has the epoch %llx and %llu %llx", room_names[room],
+             (unsigned long long)b->number, (unsigned long long)b->epoch,
              (unsigned long long)a->number, (unsigned long long)a->epoch);
 }
 
@@ -284,7 +297,7 @@ void files_check(struct world *w, bool clean)
     list_segments(r);
     for (size_t i = 0; i < r->n_segments && !w->failed; i++) {
         read_segment(r, &r->segments[i]);
-        if (clean && !w->spoiled && !w->ever_failed && r->segments[i].newest && !r->ended)
+        if (clean && r->segments[i].newest && !r->ended)
             fail(w, "%s does not end with LOG_END after an end in order", r->segments[i].path);
     }
     for (uint32_t room = 0; room < ROOMS; room++)
@@ -303,10 +316,11 @@ static void mark_spoiled(struct world *w, const char *bytes, size_t size, size_t
     unsigned client, sequence;
     char text[64] = "";
 
-    for (size_t at = LOG_HEADER_BYTES; at < size; at += record.length) {
-        if (log_record_decode(bytes + at, size - at, &record))
-            return;
-        if (offset < at || offset >= at + record.length)
+    for (size_t at = LOG_HEADER_BYTES, n; at < size; at += n) {
+        n = log_record_decode(bytes + at, size - at, &record) ? 1 : record.length;
+        if (n == 1) /* spoiled before */
+            continue;
+        if (offset < at || offset >= at + n)
             continue;
         if (w->loud)
             fprintf(stderr, "  spoiled: record of type %d at %zu\n", (int)record.type, at);

@@ -524,9 +524,9 @@ struct roda_item {
     uint32_t instance; /* the core's */
     uint32_t bytes;    /* what it keeps alive, for the window between the two workers */
 };
-/* run() is called exactly once, on that worker with its ctx of this plugin, in the order of
- * posts per pair of workers; -ECANCELED at shutdown. To oneself: later in this turn, or in the
- * next one; never inside the call. */
+/* run() is called exactly once, on that worker with its ctx of this plugin, not before start()
+ * there, in the order of posts per pair of workers; -ECANCELED at shutdown. To oneself: later in
+ * this turn, or in the next one; never inside the call. */
 void roda_post(struct roda_ctx *x, uint32_t worker, struct roda_item *item);
 /* Like roda_post(), but pushed after everything that this worker posts in this turn, to
  * whomever: what run() then causes cannot overtake it. Receipts are made of this. */
@@ -557,15 +557,18 @@ int roda_file_open(struct roda_ctx *x, const char *path, uint32_t mode, roda_ope
 uint64_t roda_file_size(const struct roda_file *file); /* what is appended and not yet written
                                                           counts */
 /* Copies. Returns the offset at which bytes stand, or -ENOBUFS (1 MB waits), -EMSGSIZE (more than
- * 1 MB at once), or the error that an earlier write met: the file takes nothing more. */
+ * 1 MB at once), or the error that an earlier write met: the file takes nothing more. In the
+ * callback of a roda_file_sync() nothing waits of what was appended before that was asked for:
+ * that is how to learn when the file takes more. */
 int64_t roda_file_append(struct roda_file *file, struct roda_str bytes);
 /* fn(0): all that was appended before this call is on disk (fdatasync). */
 int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg);
 /* Sees what is appended but not yet written. fn gets 0 .. len bytes (short at the end). */
 int roda_file_read(struct roda_file *file, uint64_t offset, size_t len, roda_read_fn *fn,
                    void *arg);
-/* Cuts the file off at size bytes, which is not more than it has, and syncs it. Nothing may be under
- * way in it, and nothing is appended before fn. */
+/* Cuts the file off at size bytes, which is not more than it has, and syncs it. Nothing may be
+ * under way in it (its own callbacks are not), and nothing is appended before fn: -EBUSY. A failure
+ * is one of the file, as of a write. */
 int roda_file_truncate(struct roda_file *file, uint64_t size, roda_done_fn *fn, void *arg);
 /* Has the file system set disk space aside for the first size bytes; the file does not grow by it.
  * A large size takes long: ask in steps. fn gets -ENOSPC, or -EOPNOTSUPP where there is no such
@@ -580,7 +583,7 @@ int roda_file_list(struct roda_ctx *x, const char *directory, roda_list_fn *fn, 
 int roda_directory_make(struct roda_ctx *x, const char *path, roda_done_fn *fn, void *arg);
 
 /* Ends a start() that returned RODA_LATER, once: 0, or a negative errno, which ends the broker.
- * Not inside start(). */
+ * Not inside start(). After stop(): nothing happens. */
 void roda_started(struct roda_ctx *x, int result);
 
 /* ---- the broker's messages and metrics -------------------------------------------------- */
@@ -677,7 +680,8 @@ struct roda_plugin {
     /* RODA_LATER: it goes on, and roda_started() ends it; timers, files and items work meanwhile,
      * and what needs this plugin starts after it. */
     int (*start)(struct roda_ctx *x);
-    /* What it still has under way in files is finished before the broker ends. */
+    /* After every start() that returned 0 or RODA_LATER, whatever came of it. What it still has
+     * under way in files is finished before the broker ends; their callbacks come after it. */
     void (*stop)(struct roda_ctx *x);
     void (*fini)(struct roda_ctx *x); /* [main] */
 

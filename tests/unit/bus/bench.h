@@ -81,6 +81,8 @@ struct bench_client {
 
 void bench_new(uint32_t n_workers);
 void bench_start(void);
+/* bench_start() without the first turn: the phases are the test's to watch. */
+void bench_begin(void);
 /* An orderly shutdown. Nothing may be left over. */
 void bench_end(void);
 

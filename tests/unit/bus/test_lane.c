@@ -531,6 +531,31 @@ static void time_never_runs_back_in_a_lane(void **state)
     bench_end();
 }
 
+/* A lane goes on where a log says it ended, though the clock was set back meanwhile. */
+static void time_goes_on_from_where_a_lane_ended(void **state)
+{
+    int64_t before;
+
+    (void)state;
+    bench_new(1);
+    bench->lane = time_and_epoch_lane;
+    bench_start();
+    struct bench_client *c = bench_connect(0);
+    bench_say(c, "say 0a 1");
+    bench_settle();
+    before = (int64_t)prevs[1] + INT64_C(3600000000000);
+    roda_lane_set(bench_lane(0, 'a'), 5, 1, before);
+    bench_say(c, "say 0a 2");
+    bench_settle();
+    assert_int_equal((int64_t)prevs[2], before);
+    sim_step_realtime(bench->kernel, INT64_C(7200000000000));
+    bench_say(c, "say 0a 3");
+    bench_settle();
+    assert_true((int64_t)prevs[3] > before);
+    bench_forget(c);
+    bench_end();
+}
+
 /* A disk that hangs: what waits for it is still there when the broker stops. */
 static void what_never_left_a_lane_is_given_up_at_the_end(void **state)
 {
@@ -624,6 +649,7 @@ int main(void)
         TEST(a_lane_may_end_in_its_own_function),
         TEST(a_lane_bounds_what_nobody_elses_window_does),
         TEST(time_never_runs_back_in_a_lane),
+        TEST(time_goes_on_from_where_a_lane_ended),
         TEST(what_never_left_a_lane_is_given_up_at_the_end),
         TEST(answers_survive_any_failed_allocation),
     };

@@ -1247,13 +1247,169 @@ static void files_in_memory(void **state)
     testhost_file_put(h, "/log/deep/d", "", 0);
     assert_int_equal(roda_file_list(x, "/log", on_list, NULL), 0);
     testhost_run(h);
-    assert_int_equal(last, 2);
-    assert_string_equal(last_bytes, "b c ");
+    assert_int_equal(last, 3);
+    assert_string_equal(last_bytes, "b c deep ");
     assert_int_equal(roda_file_remove(x, "/log/b", on_done, NULL), 0);
     testhost_run(h);
     assert_int_equal(last, 0);
     assert_null(testhost_file_get(h, "/log/b", NULL));
     stop(h);
+}
+
+static void cut_in_sync(struct roda_ctx *x, void *arg, int result)
+{
+    (void)x;
+    assert_int_equal(result, 0);
+    assert_int_equal(roda_file_truncate(opened, *(uint64_t *)arg, on_done, NULL), 0);
+}
+
+static void files_are_cut_and_reserved(void **state)
+{
+    struct testhost *h = start(1, NULL);
+    struct roda_ctx *x = testhost_ctx(h, "hall", 0);
+    uint64_t at = 2;
+    size_t len = 0;
+
+    (void)state;
+    last = 1;
+    assert_int_equal(roda_directory_make(x, "/log", on_done, NULL), 0);
+    assert_int_equal(last, 1);
+    testhost_run(h);
+    assert_int_equal(last, 0);
+    assert_int_equal(roda_file_open(x, "/log/a", RODA_FILE_APPEND, on_open, NULL), 0);
+    testhost_run(h);
+    assert_int_equal(roda_file_append(opened, RODA_STR("abcdef")), 0);
+    assert_int_equal(roda_file_truncate(opened, 2, on_done, NULL), -EBUSY);
+    testhost_run(h);
+    assert_int_equal(roda_file_truncate(opened, 7, on_done, NULL), -EINVAL);
+    assert_int_equal(roda_file_truncate(opened, 4, on_done, NULL), 0);
+    assert_int_equal(roda_file_append(opened, RODA_STR("x")), -EBUSY);
+    assert_int_equal(roda_file_sync(opened, on_done, NULL), -EBUSY);
+    testhost_run(h);
+    assert_int_equal(roda_file_size(opened), 4);
+    assert_int_equal(roda_file_reserve(opened, 1000, on_done, NULL), 0);
+    assert_int_equal(roda_file_append(opened, RODA_STR("gh")), 4);
+    testhost_run(h);
+    assert_int_equal(last, 0);
+    assert_string_equal(testhost_file_get(h, "/log/a", &len), "abcdgh");
+    assert_int_equal(roda_file_sync(opened, cut_in_sync, &at), 0); /* over when it is called */
+    testhost_run(h);
+    assert_string_equal(testhost_file_get(h, "/log/a", &len), "ab");
+    testhost_fail_writes(h, -ENOSPC);
+    assert_int_equal(roda_file_reserve(opened, 1000, on_done, NULL), 0);
+    testhost_run(h);
+    assert_int_equal(last, -ENOSPC);
+    testhost_fail_writes(h, 0);
+    assert_int_equal(roda_file_append(opened, RODA_STR("c")), 2); /* as usable as before */
+    testhost_run(h);
+    testhost_fail_writes(h, -EIO);
+    assert_int_equal(roda_file_truncate(opened, 1, on_done, NULL), 0);
+    testhost_run(h);
+    assert_int_equal(last, -EIO);
+    assert_int_equal(roda_file_append(opened, RODA_STR("x")), -EIO);
+    roda_file_close(opened);
+    stop(h);
+}
+
+/* ---- starts that go on, reopen ---------------------------------------------------------- */
+
+struct slow {
+    struct roda_item item;
+    unsigned reopened, greeted;
+};
+static int slow_result;
+static bool slow_never;
+
+static void slow_over(struct roda_ctx *x, void *arg, int result)
+{
+    (void)arg;
+    (void)result;
+    roda_started(x, slow_result);
+}
+
+static void slow_greet(struct roda_ctx *x, struct roda_item *item, int result)
+{
+    struct slow *s = x->state;
+
+    (void)item; /* lies in the sender's state */
+    assert_int_equal(result, 0);
+    s->greeted++;
+    if (!slow_never)
+        assert_non_null(roda_timer_start(x, 2000, 0, slow_over, NULL));
+}
+
+/* It is over 2 s after the next worker has greeted; and that one may not have started yet. */
+static int slow_start(struct roda_ctx *x)
+{
+    struct slow *s = x->state;
+
+    s->item.run = slow_greet;
+    roda_post(x, (x->worker + 1) % x->n_workers, &s->item);
+    return RODA_LATER;
+}
+
+static void slow_stop(struct roda_ctx *x)
+{
+    roda_log(x, RODA_LOG_INFO, "stopped %u", x->worker);
+}
+
+static void slow_reopen(struct roda_ctx *x)
+{
+    ((struct slow *)x->state)->reopened++;
+}
+
+static struct testhost *with_slow(uint32_t n_workers)
+{
+    static const struct roda_plugin slow = {.abi = RODA_ABI,
+                                            .size = sizeof slow,
+                                            .name = "slow",
+                                            .state_size = sizeof(struct slow),
+                                            .start = slow_start,
+                                            .stop = slow_stop,
+                                            .reopen = slow_reopen};
+    struct testhost *h = testhost_new(n_workers);
+
+    slow_result = 0;
+    slow_never = false;
+    assert_int_equal(testhost_load(h, &slow, NULL), 0);
+    return h;
+}
+
+static void a_start_may_go_on(void **state)
+{
+    struct testhost *h = with_slow(3);
+
+    (void)state;
+    assert_int_equal(testhost_start(h), 0);
+    assert_in_range(roda_now_ms(testhost_ctx(h, "slow", 0)), 1002000, 1002100);
+    for (uint32_t w = 0; w < 3; w++)
+        assert_int_equal(((struct slow *)testhost_ctx(h, "slow", w)->state)->greeted, 1);
+    testhost_reopen(h);
+    for (uint32_t w = 0; w < 3; w++)
+        assert_int_equal(((struct slow *)testhost_ctx(h, "slow", w)->state)->reopened, 1);
+    roda_started(testhost_ctx(h, "slow", 1), 0);
+    assert_int_equal(testhost_complaints(h), 1);
+    testhost_forgive(h);
+    assert_int_equal(testhost_stop(h), 0);
+    testhost_free(h);
+}
+
+static void a_start_may_fail_later_or_never_end(void **state)
+{
+    struct testhost *h = with_slow(2);
+
+    (void)state;
+    slow_result = -EIO;
+    assert_int_equal(testhost_start(h), -EIO);
+    assert_string_equal(testhost_error(h), "slow: start on worker 0: Input/output error");
+    assert_true(testhost_logged(h, "stopped 0"));
+    assert_true(testhost_logged(h, "stopped 1"));
+    testhost_free(h);
+    h = with_slow(2);
+    slow_never = true;
+    assert_int_equal(testhost_start(h), -ETIMEDOUT);
+    assert_true(testhost_logged(h, "stopped 1"));
+    testhost_free(h);
 }
 
 /* ---- services, options ------------------------------------------------------------------ */
@@ -1601,6 +1757,9 @@ int main(void)
         cmocka_unit_test(timers_fire_by_the_clock),
         cmocka_unit_test(offload_is_bounded),
         cmocka_unit_test(files_in_memory),
+        cmocka_unit_test(files_are_cut_and_reserved),
+        cmocka_unit_test(a_start_may_go_on),
+        cmocka_unit_test(a_start_may_fail_later_or_never_end),
         cmocka_unit_test(services_follow_needs),
         cmocka_unit_test(options_of_all_types),
         cmocka_unit_test(wrong_options_are_told),

@@ -69,8 +69,6 @@ static uint64_t next_number(struct testhost_conn *c)
     const char *unit;
 
     while ((unit = testhost_unit(c))) {
-        if (getenv("V"))
-            fprintf(stderr, "[%s]\n", unit);
         if (!strncmp(unit, "TEXT|", 5))
             return strtoull(unit + 5, NULL, 10);
         if (!strncmp(unit, "answer|", 7) && strstr(unit, "|TEXT|")) {
@@ -234,6 +232,45 @@ static void a_crash_skips_numbers_that_may_have_been_used(void **state)
     stop();
 }
 
+/* ---- segments --------------------------------------------------------------------------- */
+
+static void segments_follow_each_other(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = never\nsegment_bytes = 1M\n";
+    enum { MESSAGES = 1000, BYTES = 3500 };
+    static char line[BYTES + 32];
+    struct testhost_conn *ana;
+    const char *bytes;
+    size_t len;
+
+    (void)state;
+    start(1, conf);
+    ana = enter(0, "ana");
+    (void)snprintf(line, sizeof(line), "TEXT|lobby||");
+    memset(line + strlen(line), 'x', BYTES);
+    line[strlen(line)] = '\n';
+    for (uint64_t n = 1; n <= MESSAGES; n++) {
+        testhost_input(ana, line);
+        testhost_advance_ms(host, 10);
+        assert_int_equal(next_number(ana), n);
+    }
+    assert_int_equal(testhost_metric(host, "log", "log_records_total"), MESSAGES);
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS + 3);
+    for (unsigned base = 0, found = 0; base < 4; base++) {
+        char path[80];
+        for (unsigned p = 0; p < RODA_PARTITIONS; p++) {
+            (void)snprintf(path, sizeof(path), "/log/%02u-%016x.segment", p, base << 20);
+            bytes = testhost_file_get(host, path, &len);
+            if (!bytes || len < 500000)
+                continue;
+            assert_in_range(len, 0, 1 << 20);
+            found++;
+        }
+        assert_in_range(found, base, base + 1);
+    }
+    stop();
+}
+
 /* ---- a full disk ------------------------------------------------------------------------ */
 
 static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
@@ -292,6 +329,7 @@ int main(void)
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
+        TEST(segments_follow_each_other),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 

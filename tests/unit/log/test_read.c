@@ -380,7 +380,17 @@ static void the_tail_is_read_through_its_own_file(void **state)
     assert_int_equal(ask(positions[40]).number, 40);
     assert_int_equal(ask(positions[1]).number, 1);
     assert_int_equal(open_files(), 0);
+    /* The next segment has begun, and this one is not all written. */
+    struct book *next = write_segment(SHELF_SEGMENT, 3, 300);
+    partition_cache_free(&partition);
     partition_tail_file(&partition, NULL);
+    partition_old_file(&partition, tail);
+    assert_int_equal(ask(positions[39]).number, 39);
+    assert_int_equal(open_files(), 0);
+    assert_int_equal(ask(positions[42]).number, 42);
+    assert_int_equal(open_files(), 1);
+    book_free(next);
+    partition_old_file(&partition, NULL);
     roda_file_close(tail);
     assert_true(testhost_run(host));
     assert_int_equal(ask(positions[30]).number, 30);

@@ -273,6 +273,8 @@ static int end_host(void)
     int found = testhost_stop(host);
     for (uint32_t i = 0; i < RODA_PARTITIONS; i++)
         free(kept_partitions[i]);
+    if (found)
+        print_error("seed %llu\n", (unsigned long long)seed);
     return found;
 }
 

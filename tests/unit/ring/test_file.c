@@ -695,12 +695,147 @@ static void names_are_listed_renamed_and_removed(void **state)
     assert_string_equal(listed.text, "");
 }
 
+/* ---- size ------------------------------------------------------------------------------- */
+
+static void a_file_is_cut_off_and_goes_on(void **state)
+{
+    (void)state;
+    const char *path = path_of("cut");
+    struct file *file = open_now(path, FILE_READ | FILE_APPEND);
+    struct done done = {0}, synced = {0};
+    char *bytes = pattern(0, 100000);
+
+    assert_int_equal(file_append(file, bytes, 100000), 0);
+    assert_int_equal(file_truncate(file, 5, on_done, &done), -EBUSY); /* not written yet */
+    settle();
+    assert_int_equal(file_truncate(file, 100001, on_done, &done), -EINVAL);
+    assert_int_equal(file_truncate(file, 70000, on_done, &done), 0);
+    assert_int_equal(file_append(file, "x", 1), -EBUSY);
+    assert_int_equal(file_sync(file, on_done, &synced), -EBUSY);
+    assert_int_equal(file_truncate(file, 5, on_done, &done), -EBUSY);
+    assert_int_equal(done.n, 0);
+    settle();
+    assert_int_equal(done.n, 1);
+    assert_int_equal(done.result, 0);
+    assert_int_equal(file_size(file), 70000);
+    assert_int_equal(file_sync(file, on_done, &synced), 0);
+    assert_int_equal(file_append(file, bytes + 70000, 10), 70000);
+    expect_bytes(file, 69990, 100, bytes + 69990, 20);
+    settle();
+    assert_int_equal(synced.n, 1);
+    assert_int_equal(file_truncate(file, 70010, on_done, &done), 0); /* nothing to cut: synced */
+    settle();
+    assert_int_equal(done.n, 2);
+    assert_int_equal(file_truncate(file, 0, on_done, &done), 0);
+    file_close(file); /* after it */
+    settle();
+    assert_int_equal(done.n, 3);
+    assert_int_equal(done.result, 0);
+    file = open_now(path, FILE_READ);
+    assert_int_equal(file_size(file), 0);
+    assert_int_equal(file_truncate(file, 0, on_done, &done), -EBADF);
+    assert_int_equal(file_reserve(file, 1, on_done, &done), -EBADF);
+    file_close(file);
+    settle();
+    free(bytes);
+}
+
+static int truncate_fails(void *kernel, int fd, uint64_t size)
+{
+    (void)kernel;
+    (void)fd;
+    (void)size;
+    return -EIO;
+}
+
+/* Nobody knows what a failed cut left: like a failed write. */
+static void a_failed_cut_poisons(void **state)
+{
+    (void)state;
+    bend_kernel();
+    bent.truncate = truncate_fails;
+    struct file *file = open_now(path_of("stiff"), FILE_APPEND);
+    struct done done = {0};
+
+    assert_int_equal(file_append(file, "0123456789", 10), 0);
+    settle();
+    assert_int_equal(file_truncate(file, 5, on_done, &done), 0);
+    settle();
+    assert_int_equal(done.n, 1);
+    assert_int_equal(done.result, -EIO);
+    assert_int_equal(file_append(file, "x", 1), -EIO);
+    assert_int_equal(file_truncate(file, 5, on_done, &done), -EIO);
+    assert_int_equal(file_reserve(file, 5, on_done, &done), -EIO);
+    file_close(file);
+    settle();
+    use_kernel(system_real());
+}
+
+static void space_is_reserved_beside_everything_else(void **state)
+{
+    (void)state;
+    const char *path = path_of("reserved");
+    struct file *file = open_now(path, FILE_READ | FILE_APPEND);
+    struct done done = {0};
+    struct stat status;
+
+    assert_int_equal(file_append(file, "abc", 3), 0);
+    assert_int_equal(file_reserve(file, 1u << 20, on_done, &done), 0);
+    assert_int_equal(file_append(file, "def", 3), 3);
+    settle();
+    assert_int_equal(done.n, 1);
+    assert_int_equal(file_size(file), 6);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_size, 6);
+    if (done.result) /* not every file system can */
+        assert_int_equal(done.result, -EOPNOTSUPP);
+    else
+        assert_true(status.st_blocks * 512 >= 1 << 20);
+    assert_int_equal(file_reserve(file, UINT64_MAX, on_done, &done), 0);
+    assert_int_equal(file_append(file, "ghi", 3), 6); /* a refusal does not poison */
+    settle();
+    assert_int_equal(done.n, 2);
+    assert_true(done.result < 0);
+    expect_bytes(file, 0, 100, "abcdefghi", 9);
+    assert_int_equal(file_reserve(file, 2u << 20, on_done, &done), 0);
+    file_close(file); /* after it */
+    settle();
+    assert_int_equal(done.n, 3);
+}
+
+static void a_directory_is_made_once(void **state)
+{
+    (void)state;
+    const char *path = path_of("folder");
+    struct done done = {0};
+    struct stat status;
+
+    assert_int_equal(file_make_directory(files, path, on_done, &done), 0);
+    assert_int_equal(done.n, 0);
+    settle();
+    assert_int_equal(done.result, 0);
+    assert_int_equal(stat(path, &status), 0);
+    assert_true(S_ISDIR(status.st_mode));
+    assert_int_equal(status.st_mode & 027, 0);
+    assert_int_equal(file_make_directory(files, path, on_done, &done), 0);
+    settle();
+    assert_int_equal(done.result, 0);
+    assert_int_equal(file_make_directory(files, path_of("none/folder"), on_done, &done), 0);
+    settle();
+    assert_int_equal(done.result, -ENOENT);
+    file_close(open_now(path_of("plain"), FILE_APPEND));
+    assert_int_equal(file_make_directory(files, path_of("plain"), on_done, &done), 0);
+    settle();
+    assert_int_equal(done.result, -ENOTDIR);
+    assert_int_equal(done.n, 4);
+}
+
 /* Everything once, with one allocation failing somewhere: what fails says so, the rest works,
  * and each callback that was promised comes once. */
 static void work_that_may_fail(void)
 {
     struct opened opened = {0};
-    struct done synced = {0}, renamed = {0}, removed = {0};
+    struct done synced = {0}, renamed = {0}, removed = {0}, reserved = {0}, cut = {0}, folder = {0};
     struct bytes bytes = {0};
     struct listed listed = {0};
     static char data[150000];
@@ -720,9 +855,20 @@ static void work_that_may_fail(void)
         assert_int_equal(bytes.n, read == 0);
         assert_int_equal(bytes.result, 0);
         free(bytes.data);
+        result = file_reserve(file, 4096, on_done, &reserved);
+        settle();
+        assert_int_equal(reserved.n, result == 0);
+        result = file_truncate(file, 0, on_done, &cut);
+        settle();
+        assert_int_equal(cut.n, result == 0);
+        assert_int_equal(cut.result, 0);
         file_close(file);
         settle();
     }
+    result = file_make_directory(files, path_of("folder/"), on_done, &folder);
+    settle();
+    assert_int_equal(folder.n, result == 0);
+    assert_int_equal(folder.result, 0);
     result = file_list(files, directory, on_list, &listed);
     settle();
     assert_int_equal(listed.n, result == 0);
@@ -780,6 +926,10 @@ int main(void)
         WITH_FILES(a_failed_sync_poisons),
         WITH_FILES(more_files_than_sqes),
         WITH_FILES(names_are_listed_renamed_and_removed),
+        WITH_FILES(a_file_is_cut_off_and_goes_on),
+        WITH_FILES(a_failed_cut_poisons),
+        WITH_FILES(space_is_reserved_beside_everything_else),
+        WITH_FILES(a_directory_is_made_once),
         WITH_FILES(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
