@@ -27,6 +27,7 @@
 #define BACKOFF_MS_MIN    100u
 #define BACKOFF_MS_MAX    1000u
 #define BIND_RETRIES      10 /* of 100 ms: a socket of a broker that just ended may linger */
+#define ANSWERS_MAX       3  /* times that somebody answers there, before it is believed */
 
 const char *address_text(const union address *a, char *buf, size_t size)
 {
@@ -135,7 +136,8 @@ static void wait_a_little(const struct system *system)
         system->pause(system->kernel, until);
 }
 
-/* Somebody answers there: waiting would not help. */
+/* Somebody answers there: waiting will not help, unless it is a ring that the kernel is still taking
+ * apart after its broker was killed. */
 static bool answered(const struct system *system, const struct listener_address *a)
 {
     int fd, r;
@@ -153,14 +155,13 @@ static bool answered(const struct system *system, const struct listener_address 
 /* Alone on the address: fails if anybody else listens there. */
 static int bind_alone(const struct system *system, struct listener_address *a)
 {
-    int r = -EADDRINUSE;
+    int r = -EADDRINUSE, answers = 0;
 
-    for (int i = 0; i < BIND_RETRIES && r == -EADDRINUSE; i++) {
+    for (int i = 0; i < BIND_RETRIES && r == -EADDRINUSE && answers < ANSWERS_MAX; i++) {
         if (i)
             wait_a_little(system);
         r = bind_one(system, a, false, true);
-        if (r == -EADDRINUSE && answered(system, a))
-            break;
+        answers += r == -EADDRINUSE && answered(system, a);
     }
     if (r < 0)
         return r;
@@ -211,6 +212,11 @@ static int bind_all(const struct system *system, struct listener_address *a, uin
 {
     bool local = a->settings->transport == TRANSPORT_UNIX;
     int r = local ? remove_stale_socket(system, a) : bind_alone(system, a);
+
+    for (int i = 1; local && r == -EADDRINUSE && i < ANSWERS_MAX; i++) {
+        wait_a_little(system);
+        r = remove_stale_socket(system, a);
+    }
 
     for (uint32_t i = 0; r >= 0 && i < n_workers; i++) {
         if (local && i) {

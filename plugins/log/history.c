@@ -15,7 +15,7 @@
  *
  * A page is an interval of counts, the places of records in the chain: (low, the count of the
  * record at END]. Counts leave no holes, numbers may; so it is known beforehand that a page has at
- * most PAGE_MESSAGES, the oldest of what was asked for. If it would be too long in bytes the newest
+ * most PAGE_MESSAGES, the oldest of what was asked for. If they are too long in bytes the newest
  * go. `more` says whether the range goes on behind the page.
  *
  * SEARCH. All steps but COLLECT look for the newest record that is not beyond a bound. Number, time,

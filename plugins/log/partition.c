@@ -11,8 +11,8 @@
  *   append -> tail file ... past half of the segment: the next one is opened, gets its header and,
  *   in steps, disk space. Where a record does not fit any more:
  *
- *     TURN     the old tail is synced and closed; the next file is the tail now
- *     SNAPSHOT where each room stands, as far as the file takes it at once; then LOG_OPEN
+ *     TURN     the next file is the tail now; the old one is synced and closed
+ *     SNAPSHOT then: where each room stands, as far as the file takes it at once; LOG_OPEN
  *
  *   Meanwhile appending answers -ENOBUFS, and commit.c keeps the messages.
  *
@@ -50,6 +50,7 @@ struct writer {
     int64_t next_created_ns;
 
     struct roda_file *old; /* its last sync is under way */
+    uint64_t settled;      /* behind the tail's snapshot */
     uint32_t snapshot;     /* 1: not complete; next_room is the next to be described */
     uint32_t next_room;
     struct log_void *voids; /* to be written behind the snapshot */
@@ -59,6 +60,7 @@ struct writer {
     struct roda_timer *heal;
     uint32_t opening_first; /* OPENING at the start of the broker */
     uint32_t told;          /* OPENING: LOG_START is written */
+    uint32_t ended_badly;   /* OPENING: text files may differ from what was found */
     void (*opened)(struct partition *p, int result);
 };
 
@@ -139,12 +141,25 @@ uint64_t partition_synced(const struct partition *p)
     return p->writer->synced;
 }
 
+int partition_settled(const struct partition *p)
+{
+    const struct writer *w = p->writer;
+
+    if (!w)
+        return 1; /* nobody writes */
+    return p->state == PARTITION_READY && !w->snapshot && !w->old && w->synced >= w->settled;
+}
+
 /* ---- breaking and healing ---------------------------------------------------------------- */
 
 static void heal(struct roda_ctx *x, void *arg, int result);
 
-static void close_files(struct writer *w)
+static void close_files(struct partition *p)
 {
+    struct writer *w = p->writer;
+
+    partition_tail_file(p, NULL);
+    partition_old_file(p, NULL);
     roda_file_close(w->tail);
     roda_file_close(w->next);
     roda_file_close(w->old);
@@ -179,8 +194,7 @@ void partition_break(struct partition *p, int error)
     roda_free(p->x, w->voids);
     w->voids = NULL;
     w->n_voids = 0;
-    partition_tail_file(p, NULL);
-    close_files(w);
+    close_files(p);
     if (before == PARTITION_READY) {
         roda_count(p->x, LOG_BROKEN, 1);
         roda_log(p->x, RODA_LOG_ERROR,
@@ -238,6 +252,8 @@ static void on_sync(struct roda_ctx *x, void *arg, int result)
         commit_advance(x);
     if (w->want_sync && p->state == PARTITION_READY)
         begin_sync(p);
+    else if (w->synced == w->settled)
+        retention_step(p);
 }
 
 static void begin_sync(struct partition *p)
@@ -477,6 +493,7 @@ static void on_old_synced(struct roda_ctx *x, void *arg, int result)
         partition_break(p, result);
         return;
     }
+    partition_old_file(p, NULL);
     roda_file_close(w->old);
     w->old = NULL;
     if (w->synced < target)
@@ -518,6 +535,7 @@ static void use_next(struct partition *p)
         return;
     }
     partition_tail_file(p, w->tail);
+    partition_old_file(p, w->old);
     for (uint32_t i = 0; i < p->rooms.ids; i++)
         if (p->rooms.by_id[i])
             p->rooms.by_id[i]->recorded = 0;
@@ -551,6 +569,8 @@ static int write_snapshot(struct partition *p)
     roda_free(p->x, w->voids);
     w->voids = NULL;
     w->snapshot = 0;
+    w->settled = w->end;
+    w->want_sync = 1;
     return 0;
 }
 
@@ -564,8 +584,8 @@ static int make_room(struct partition *p, size_t len)
     int old =
         age_ms && used > LOG_HEADER_BYTES && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
 
-    if (w->snapshot)
-        return write_snapshot(p);
+    if (w->snapshot) /* not before what it counts in is on disk */
+        return w->old ? -ENOBUFS : write_snapshot(p);
     if (used > w->segment_bytes / 2 || old)
         prepare_next(p, w->base + w->segment_bytes);
     if (used + len <= w->segment_bytes && !(old && w->next_state == NEXT_READY && !w->old))
@@ -579,8 +599,7 @@ static int make_room(struct partition *p, size_t len)
     use_next(p);
     if (p->state != PARTITION_READY)
         return p->error;
-    retention_step(p);
-    return write_snapshot(p);
+    return -ENOBUFS;
 }
 
 static void fill(struct log_message *to, const struct log_room *room, const struct roda_msg *msg)
@@ -680,6 +699,8 @@ static void opened(struct partition *p)
     p->state = PARTITION_READY;
     p->error = 0;
     w->heal_ms = 0;
+    if (w->ended_badly)
+        text_repair(p);
     w->opening_first = 0;
     tell_usage(p);
     if (first) {
@@ -775,6 +796,7 @@ static void on_recovered(struct partition *p, const struct recovered *found, int
         partition_break(p, result);
         return;
     }
+    w->ended_badly = found->end && !found->clean;
     for (uint32_t i = 0; i < p->rooms.ids; i++) {
         struct log_room *room = p->rooms.by_id[i];
         if (room)
@@ -870,8 +892,7 @@ void partition_close(struct partition *p)
     }
     p->state = PARTITION_CLOSED;
     w->incarnation++;
-    partition_tail_file(p, NULL);
-    close_files(w);
+    close_files(p);
     p->writer = NULL;
     roda_timer_stop(w->heal);
     roda_free(p->x, w->voids);

@@ -38,7 +38,6 @@ struct partition {
     struct log_segment *segments; /* by base, oldest first; the last one is the tail's */
     uint32_t n_segments, segments_room;
     struct log_rooms rooms;
-    uint32_t next_room_id;
     struct writer *writer;     /* partition.c: tail, next segment, sync */
     struct recovery *recovery; /* recovery.c: while OPENING */
     struct reading *reading;   /* read.c: newest bytes, blocks, reads under way; NULL: none yet */
@@ -76,6 +75,8 @@ void partition_close(struct partition *p);
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);
+/* The snapshot of the tail is on disk, so that it can do without the segments before it. */
+int partition_settled(const struct partition *p);
 /* Wants everything appended so far on disk; commit_advance() tells when. */
 void partition_want_sync(struct partition *p);
 void partition_break(struct partition *p, int error);

@@ -310,7 +310,7 @@ void retention_step(struct partition *p)
 {
     if (p->index == 0)
         sweep_text(p->x);
-    if (p->state != PARTITION_READY || p->removing)
+    if (p->state != PARTITION_READY || p->removing || !partition_settled(p))
         return;
     tell_usage(p);
     uint32_t who = is_too_old(p) ? p->index : who_has_too_much(p);

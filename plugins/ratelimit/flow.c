@@ -193,9 +193,10 @@ roda_verdict flow_input(struct roda_ctx *x, struct roda_event *ev)
     ms = take_all(x, &charges, max_ms, &bucket);
     if (ms > max_ms)
         return excess_refuse(x, ev, bucket);
-    client->flags |= CLIENT_PAID;
-    if (!ms)
+    if (!ms) {
+        client->flags |= CLIENT_PAID;
         return RODA_PASS;
+    }
     client->flags |= CLIENT_WAITING;
     client->since_ms = now_ms;
     client->until_ms = now_ms + (uint32_t)ms;

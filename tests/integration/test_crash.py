@@ -141,7 +141,7 @@ class Crash(unittest.TestCase):
 
     def roda_log(self, *arguments):
         done = subprocess.run(
-            [RODA_LOG, *arguments],
+            [RODA_LOG, "-d", self.folder / "log", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -180,12 +180,12 @@ class Crash(unittest.TestCase):
                 self.checked[room] = max(highest, self.checked[room])
 
     def check_files(self):
-        done = self.roda_log("verify", f"{self.folder}/log")
+        done = self.roda_log("verify")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def check_export(self):
         """Each durable message that was seen, once, by the tool."""
-        done = self.roda_log("export", "--format", "jsonl", f"{self.folder}/log")
+        done = self.roda_log("export", "--format", "jsonl")
         self.assertEqual(done.returncode, 0, done.stderr)
         exported = {room: {} for room in ROOMS}
         for line in done.stdout.splitlines():

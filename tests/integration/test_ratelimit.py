@@ -141,6 +141,17 @@ class Flood(unittest.TestCase):
                     ana.expect(rf"^\* pong \S+ \d+ {i}$")
                 self.assertGreater(time.monotonic() - started, 90 / 50 * 0.9)
 
+    def test_longer_than_max_delay(self):
+        """The core refuses what would wait longer; its place in time is the next one's."""
+        with Broker(
+            limits="max_delay = 500ms", plugins=limits("messages = 1/s burst 1\nkill_after = 0")
+        ) as broker, LineClient(broker, listener="unix") as ana:
+            ana.send_raw(b"".join(b"/ping %d\n" % i for i in range(10)))
+            answers = [ana.line() for _ in range(10)]
+            passed = sum(line.startswith("* pong") for line in answers)
+            self.assertEqual(passed + sum(line.startswith("! ") for line in answers), 10)
+            self.assertTrue(4 <= passed <= 6, answers)
+
     def test_lines_that_are_too_long(self):
         """They are gone when they are counted, and cannot wait: refused, and then it ends."""
         with Broker(plugins=limits("messages = 2/s burst 5\nkill_after = 10")) as broker:
@@ -152,6 +163,23 @@ class Flood(unittest.TestCase):
                         break
                 ana.expect(r"^! too fast: \[plugin ratelimit\] messages = 2/s burst 5$")
                 ana.expect(r"^! closed: 10 refusals within a minute: ")
+
+    def test_lines_that_are_too_long_and_come_slowly(self):
+        """Who waits for nothing must not find that they are free."""
+        with Broker(plugins=limits("messages = 2/s burst 5\nkill_after = 0")) as broker:
+            with LineClient(broker, "ana") as ana:
+                started = time.monotonic()
+                sent = 0
+                while time.monotonic() - started < 3:
+                    ana.send("x" * 5000)
+                    sent += 1
+                    time.sleep(0.005)
+                took_s = time.monotonic() - started
+                ana.end_sending()
+                passed = sum("too long" in line for line in ana.rest())
+                # What the burst and ten seconds of waiting allow, and two in each tenth of one.
+                self.assertLess(passed, 5 + 2 * 10 + 20 * took_s + 10)
+                self.assertGreater(sent, passed)
 
     def test_an_address_has_one_rate(self):
         """Of ten connections on two workers together."""

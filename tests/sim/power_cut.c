@@ -18,7 +18,8 @@
  * The log under power cuts: the whole broker with rooms, line and log on the fake kernel, several
  * lives of it on one fake disk, one seed.
  *
- *   power-cut --seed S                one run, told in detail with SIM_LOUD
+ *   power-cut --seed S                one run, told in detail with SIM_LOUD; SIM_LOG_COPY names a
+ *                                     directory to which a failed one's segments are copied
  *   power-cut --runs N [--first S]    N seeds from S on; a failing one can be replayed
  *             [--scenario NAME]       power, kill, mixed, faults or flip for all of them
  *
@@ -441,6 +442,8 @@ static bool run(uint64_t seed, int scenario, bool loud)
     w->same_sync = sim_random(w->kernel, 2);
     log_set_sink(hear_log, w, loud ? RODA_LOG_DEBUG : RODA_LOG_WARNING);
     run_lives(w);
+    if (w->failed && getenv("SIM_LOG_COPY"))
+        files_copy(w, getenv("SIM_LOG_COPY"));
     if (loud)
         fprintf(stderr, "seed %llu: %llu turns, %llu seen, %llu refused\n",
                 (unsigned long long)seed, (unsigned long long)w->turns,

@@ -135,6 +135,8 @@ void files_check(struct world *w, bool clean);
  * was hit. */
 bool files_spoil(struct world *w);
 uint64_t files_bytes(struct world *w);
+/* For people with roda-log: the segments as they stand, into a directory of the real disk. */
+void files_copy(struct world *w, const char *directory);
 
 #define LOG_DIRECTORY "/tmp/log"
 

@@ -1,5 +1,6 @@
 #include "power_cut.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /*
@@ -106,6 +107,8 @@ void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char
              room_names[m->room], line);
     if (!strstr(line, "stored"))
         fail(w, "m%u/%u is refused without a clear word: %s", client, sequence, line);
+    if (w->loud)
+        fprintf(stderr, "  m%u/%u of %s: refused\n", client, sequence, room_names[m->room]);
     m->fate = FATE_REFUSED;
     w->book.refused++;
 }

@@ -18,7 +18,7 @@ CONF = SOURCE / "conf" / "roda.conf"
 MANUAL = SOURCE / "docs" / "roda.conf.5.scd"
 
 # What conf/roda.conf starts, in the order in which it stands there.
-PLUGINS = ["rooms", "line", "stats"]
+PLUGINS = ["ratelimit", "rooms", "line", "log", "stats"]
 BEGIN = "; What follows is made by conf2doc; do not edit it.\n\n"
 END = "; This is where conf2doc ends.\n"
 

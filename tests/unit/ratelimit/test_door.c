@@ -106,18 +106,39 @@ static void open_connections_are_counted_over_all_workers(void **state)
     }
 }
 
+static roda_verdict let_all_wait(void *arg, enum testhost_stage stage, struct roda_ctx *x,
+                                 struct roda_event *ev)
+{
+    const uint64_t *until_ms = arg;
+    uint64_t now_ms = roda_now_ms(x);
+
+    if (stage != TESTHOST_ACCEPT || now_ms >= *until_ms)
+        return RODA_PASS;
+    return roda_delay(ev, *until_ms - now_ms);
+}
+
 static void those_who_come_at_the_same_moment_are_counted_too(void **state)
 {
-    struct testhost *h = flood_start(4, "address_connections = 3\n");
+    struct testhost *h = testhost_new(4);
     size_t opened = 0;
+    uint64_t until_ms;
     struct testhost_conn *c[12];
 
     (void)state;
-    for (uint32_t i = 0; i < 12; i++) { /* all before anybody's turn */
+    assert_int_equal(testhost_load(h, &ratelimit_plugin,
+                                   "address_connections = 3\naddress_connects = off\n"),
+                     0);
+    testhost_load_filter(h, let_all_wait, &until_ms); /* behind the limit */
+    assert_int_equal(testhost_start(h), 0);
+    until_ms = roda_now_ms(testhost_ctx(h, "ratelimit", 0)) + 500;
+    for (uint32_t i = 0; i < 12; i++) {
         c[i] = testhost_connect(h, i % 4, "plain", "tcp");
         testhost_set_peer(c[i], "192.0.2.1", (uint16_t)(1000 + i));
     }
     assert_true(testhost_run(h));
+    for (uint32_t i = 0; i < 12; i++)
+        assert_false(testhost_closed(c[i]));
+    testhost_advance_ms(h, 500);
     for (uint32_t i = 0; i < 12; i++)
         opened += !testhost_closed(c[i]);
     assert_int_equal(opened, 3);

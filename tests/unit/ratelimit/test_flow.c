@@ -350,6 +350,28 @@ static void datagrams_are_refused_at_once(void **state)
     flood_stop(h);
 }
 
+static void what_is_refused_for_one_bucket_fills_no_other(void **state)
+{
+    struct testhost *h =
+        flood_start(1, "messages = 1/h burst 5\naddress_messages = 1/h burst 5\n"
+                       "bytes = 1k/s burst 1k\non_excess = refuse\nkill_after = 0\n");
+    struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+    char line[1001];
+
+    (void)state;
+    memset(line, 'x', sizeof(line));
+    memcpy(line, "NOTICE|hall||", 13);
+    (void)snprintf(line + 999, 2, "\n");
+    flood_send(c, line, 11);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(c, "answer|15|"), 10);
+    testhost_advance_ms(h, 1000);
+    flood_send(c, "PING\n", 10);
+    assert_true(testhost_run(h));
+    assert_int_equal(pongs(c), 4);
+    flood_stop(h);
+}
+
 static void a_wait_that_nobody_would_wait_for_is_refused(void **state)
 {
     struct testhost *h = flood_start(1, "messages = 3/m burst 2\nkill_after = 0\n");
@@ -512,6 +534,7 @@ int main(void)
         cmocka_unit_test(dear_commands_are_paid_for_afterwards),
         cmocka_unit_test(a_debt_has_an_end),
         cmocka_unit_test(datagrams_are_refused_at_once),
+        cmocka_unit_test(what_is_refused_for_one_bucket_fills_no_other),
         cmocka_unit_test(a_wait_that_nobody_would_wait_for_is_refused),
         cmocka_unit_test(what_the_core_refused_is_there_for_the_next),
         cmocka_unit_test(a_listener_may_have_its_own),

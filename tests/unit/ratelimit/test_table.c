@@ -1,6 +1,7 @@
 #include "flood.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "plugins/ratelimit/table.h"
@@ -167,7 +168,7 @@ static void a_million_keys_leave_floods_and_innocents_as_they_are(void **state)
 struct crowd {
     struct table *table;
     struct gcra g;
-    _Atomic size_t passed;
+    _Atomic size_t passed, threads, met[2];
     uint64_t first_key, n_keys, rounds;
     pthread_barrier_t start;
 };
@@ -198,14 +199,14 @@ static void *come_and_go(void *arg)
     return NULL;
 }
 
-static void together(struct crowd *crowd, void *(*run)(void *))
+static void together(struct crowd *crowd, void *(*run)(void *), size_t n)
 {
     pthread_t threads[THREADS];
 
-    assert_int_equal(pthread_barrier_init(&crowd->start, NULL, THREADS), 0);
-    for (size_t i = 0; i < THREADS; i++)
+    assert_int_equal(pthread_barrier_init(&crowd->start, NULL, (unsigned)n), 0);
+    for (size_t i = 0; i < n; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, run, crowd), 0);
-    for (size_t i = 0; i < THREADS; i++)
+    for (size_t i = 0; i < n; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     (void)pthread_barrier_destroy(&crowd->start);
 }
@@ -218,7 +219,7 @@ static void a_limit_holds_over_all_threads(void **state)
                           .rounds = 40};
 
     (void)state;
-    together(&crowd, push);
+    together(&crowd, push, THREADS);
     assert_int_equal(crowd.passed, 500 * 40); /* 500 keys that were new, four times 40 tries each */
     table_free(x, crowd.table);
 }
@@ -231,8 +232,52 @@ static void a_new_key_has_one_bucket_whoever_asks_first(void **state)
                           .rounds = 1};
 
     (void)state;
-    together(&crowd, push);
+    together(&crowd, push, THREADS);
     assert_int_equal(crowd.passed, 5000);
+    table_free(x, crowd.table);
+}
+
+/* Both begin as nearly at once as can be: threads that wait in the kernel wake up too far apart. */
+static void meet(_Atomic size_t *met, size_t round)
+{
+    atomic_fetch_add(met, 1);
+    for (size_t spins = 0; atomic_load(met) < 2 * (round + 1); spins++)
+        if (spins > 1000)
+            (void)sched_yield();
+}
+
+/* Each round has a key that is new, of which one of two threads may have one. Another key leaves the
+ * set just then, so that the two may see different places free. */
+static void *push_as_another_leaves(void *arg)
+{
+    struct crowd *crowd = arg;
+    size_t me = atomic_fetch_add(&crowd->threads, 1);
+
+    for (size_t i = 0; i < crowd->rounds; i++) {
+        if (!me)
+            (void)table_take(crowd->table, key_of(0), 0, &crowd->g, 0);
+        meet(&crowd->met[0], i);
+        for (size_t pause = i % 37; me && pause; pause--)
+            (void)atomic_load(&crowd->met[0]);
+        if (!me)
+            table_give(crowd->table, key_of(0), 0, 1);
+        if (!table_take(crowd->table, key_of(1 + i), 0, &crowd->g, 0))
+            atomic_fetch_add(&crowd->passed, 1);
+        meet(&crowd->met[1], i);
+        if (!me)
+            while (table_ahead(crowd->table, key_of(1 + i), 0))
+                table_give(crowd->table, key_of(1 + i), 0, 1);
+    }
+    return NULL;
+}
+
+static void a_new_key_has_one_bucket_while_another_leaves(void **state)
+{
+    struct crowd crowd = {.table = table_new(x, 8), .g = {.cost = 1, .limit = 1}, .rounds = 100000};
+
+    (void)state;
+    together(&crowd, push_as_another_leaves, 2);
+    assert_int_equal(crowd.passed, crowd.rounds);
     table_free(x, crowd.table);
 }
 
@@ -244,7 +289,7 @@ static void counts_end_where_they_began(void **state)
                           .rounds = 400};
 
     (void)state;
-    together(&crowd, come_and_go);
+    together(&crowd, come_and_go, THREADS);
     assert_true(crowd.passed > 0);
     for (uint64_t key = 0; key < crowd.n_keys; key++)
         assert_int_equal(table_ahead(crowd.table, key_of(key), 0), 0);
@@ -256,7 +301,7 @@ static void a_table_that_is_too_small_is_still_safe(void **state)
     struct crowd crowd = {.table = table_new(x, 8), .g = rate(10, 3), .n_keys = 300, .rounds = 30};
 
     (void)state;
-    together(&crowd, push);
+    together(&crowd, push, THREADS);
     assert_true(crowd.passed >= 300 * 3); /* who is forgotten begins anew */
     assert_true(table_replaced(crowd.table) > 200);
     table_free(x, crowd.table);
@@ -283,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_million_keys_leave_floods_and_innocents_as_they_are),
         cmocka_unit_test(a_limit_holds_over_all_threads),
         cmocka_unit_test(a_new_key_has_one_bucket_whoever_asks_first),
+        cmocka_unit_test(a_new_key_has_one_bucket_while_another_leaves),
         cmocka_unit_test(counts_end_where_they_began),
         cmocka_unit_test(a_table_that_is_too_small_is_still_safe),
         cmocka_unit_test(memory_may_be_out),
