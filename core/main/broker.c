@@ -337,6 +337,7 @@ void broker_reopen(struct broker *b)
     wake_all(b);
 }
 
+RODA_PRINTF(3, 0)
 static void fail(struct broker *b, bool broken, const char *fmt, va_list args)
 {
     bool first = !__atomic_exchange_n((bool *)&b->telling, true, __ATOMIC_ACQ_REL);

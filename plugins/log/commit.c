@@ -263,8 +263,10 @@ static int further_than_allowed(const struct log_room *room, uint64_t number)
     return !room->known || number > room->synced + LOG_SKIP;
 }
 
-static void show(struct roda_ctx *x, const struct log_room *room, const struct roda_msg *msg)
+/* It may be seen from now on; it is kept. */
+static void show(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
 {
+    room->shown = msg->number;
     if (log_state_of(x)->text)
         text_message(x, log_room_folded(room), msg);
 }
@@ -293,10 +295,18 @@ static void sync_in_time(struct roda_ctx *x)
     c->interval = roda_timer_start(x, (uint64_t)conf->sync_interval_ms, 0, on_interval, NULL);
 }
 
-static roda_verdict unlogged(struct roda_ctx *x)
+static roda_verdict unlogged(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
 {
+    room->shown = msg->number;
     roda_count(x, LOG_UNLOGGED, 1);
     return RODA_PASS;
+}
+
+/* Whether this one is refused if it cannot be written: a durable room's, and what could lead to a
+ * number being used twice. */
+static int needs_disk(const struct log_room *room, uint64_t number)
+{
+    return room->durable || further_than_allowed(room, number);
 }
 
 roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
@@ -306,7 +316,7 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
     if (!RODA_KIND_NUMBERED(ev->msg->kind))
         return RODA_PASS;
     find_place(x, ev->msg, &place);
-    if (!place.p || !(place.choice & RODA_HISTORY_DURABLE))
+    if (!place.p || (place.room && !needs_disk(place.room, place.room->number + 1)))
         return RODA_PASS;
     if (!place.room || commit_of(x)->lost) {
         roda_count(x, LOG_REFUSED, 1);
@@ -324,7 +334,7 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     struct roda_msg *msg = ev->msg;
     struct place place;
     struct waiting what;
-    int durable;
+    int must;
     int64_t end;
 
     if (!keeps(msg))
@@ -332,19 +342,19 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     find_place(x, msg, &place);
     if (!place.p)
         return RODA_PASS;
-    durable = (place.choice & RODA_HISTORY_DURABLE) != 0;
     what = (struct waiting){.p = place.p, .room = place.room, .msg = msg};
     if (!place.room) {
         what.ready = 1;
         what.result = -ENOMEM;
-        return durable ? wait_with(x, what) : unlogged(x);
+        return wait_with(x, what);
     }
+    must = needs_disk(place.room, msg->number);
     if (place.room->number < msg->number)
         place.room->number = msg->number;
     if (place.p->state != PARTITION_READY) {
         what.ready = 1;
         what.result = place.p->error ? place.p->error : -EIO;
-        return durable ? wait_with(x, what) : unlogged(x);
+        return must ? wait_with(x, what) : unlogged(x, place.room, msg);
     }
     end = place.p->waiting ? -ENOBUFS : partition_append(place.p, place.room, msg);
     if (end == -ENOBUFS) {
@@ -354,10 +364,10 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     if (end < 0) {
         what.ready = 1;
         what.result = (int)end;
-        return durable ? wait_with(x, what) : unlogged(x);
+        return must ? wait_with(x, what) : unlogged(x, place.room, msg);
     }
     what.end = (uint64_t)end;
-    if (durable || further_than_allowed(place.room, msg->number)) {
+    if (must) {
         roda_verdict verdict = wait_with(x, what);
         partition_want_sync(place.p);
         return verdict;
@@ -384,7 +394,7 @@ static void write_one(struct roda_ctx *x, struct waiting *what)
         return;
     }
     what->ready = 1;
-    what->result = what->room->durable ? (int)end : 0;
+    what->result = needs_disk(what->room, what->msg->number) ? (int)end : 0;
 }
 
 /* As many as the files take now, in order; one that takes no more stops all. */
@@ -399,8 +409,7 @@ static void write_waiting(struct roda_ctx *x, struct commit *c)
             retry(x, c);
             return;
         }
-        if (what->end &&
-            (what->room->durable || further_than_allowed(what->room, what->msg->number)))
+        if (what->end && needs_disk(what->room, what->msg->number))
             partition_want_sync(what->p);
     }
 }
@@ -413,7 +422,7 @@ static int may_go(const struct waiting *what)
         return 0;
     if (what->end <= partition_synced(what->p))
         return 1;
-    return !what->room->durable && !further_than_allowed(what->room, what->msg->number);
+    return !needs_disk(what->room, what->msg->number);
 }
 
 /* The oldest that may go and have one result, at once. */
@@ -433,7 +442,7 @@ static uint32_t let_go(struct roda_ctx *x, struct commit *c)
         n++;
         if (result < 0)
             roda_count(x, LOG_REFUSED, 1);
-        else if (!what.ready)
+        else if (what.end)
             show(x, what.room, what.msg);
         roda_msg_unref(what.msg);
     }
@@ -487,9 +496,14 @@ void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
         if (!what->end)
             what->p->waiting--;
         what->ready = 1;
-        what->result = what->room && what->room->durable ? error : 0;
+        if (what->end && what->end <= partition_synced(p)) {
+            what->room->shown = what->msg->number; /* it is on disk, and only waits for its turn */
+            continue;
+        }
+        what->end = 0;
+        what->result = needs_disk(what->room, what->msg->number) ? error : 0;
         if (!what->result)
-            roda_count(x, LOG_UNLOGGED, 1);
+            (void)unlogged(x, what->room, what->msg);
     }
     retry(x, c); /* not now: this may be inside a publish filter */
 }

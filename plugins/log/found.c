@@ -72,12 +72,10 @@ static struct log_room *add_room(struct found *f, uint32_t id, struct roda_str f
     return log_rooms_add(f->x, &f->rooms, id, folded, name);
 }
 
-/* The room of the running broker, if nobody sees its messages before they are on disk. */
-static const struct log_room *durable_now(const struct found *f, uint32_t id)
+/* The room of the running broker, which knows what was refused. */
+static const struct log_room *running(const struct found *f, uint32_t id)
 {
-    const struct log_room *room = f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
-
-    return room && room->durable ? room : NULL;
+    return f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
 }
 
 /* ---- LOG_ROOM --------------------------------------------------------------------------- */
@@ -99,10 +97,9 @@ static int names_agree(const struct found *f, const struct log_room_record *reco
 
 int found_counts_refused(const struct found *f, const struct log_record *record)
 {
-    const struct log_room *now =
-        record->type == LOG_ROOM ? durable_now(f, record->room.room) : NULL;
+    const struct log_room *now = record->type == LOG_ROOM ? running(f, record->room.room) : NULL;
 
-    return now && record->room.kept > now->synced;
+    return now && record->room.kept > now->shown;
 }
 
 static int take_room(struct found *f, const struct log_record *record)
@@ -264,13 +261,13 @@ static int rebuild(struct found *f, struct log_room *room, uint64_t position,
 
 static int take_message(struct found *f, uint64_t position, const struct log_message *message)
 {
-    const struct log_room *now = durable_now(f, message->room);
+    const struct log_room *now = running(f, message->room);
     struct trace *trace = trace_of(f, message->room);
     struct log_room *room = log_rooms_by_id(&f->rooms, message->room);
 
     if (!trace)
         return -ENOMEM;
-    if (now && message->number > now->synced) {
+    if (now && message->number > now->shown) {
         if (!trace->void_from)
             trace->void_from = message->number;
         trace->void_to = message->number;
@@ -351,8 +348,8 @@ void found_damage(struct found *f, uint64_t bytes)
 
 /* ---- the result ------------------------------------------------------------------------- */
 
-/* p->rooms keeps what only the running broker knows: its numbers and epochs. Of a durable room also
- * `synced`: what is beyond it stays refused, however often healing begins. */
+/* p->rooms keeps what only the running broker knows: its numbers and epochs, and what was shown:
+ * what is beyond it stays refused, however often healing begins. */
 static void apply_room(struct log_room *to, struct log_room *from)
 {
     struct log_tree *trees = to->trees;
@@ -392,9 +389,13 @@ static int apply_rooms(struct found *f)
 
     for (uint32_t i = 0; i < f->rooms.ids; i++) {
         const struct log_room *from = f->rooms.by_id[i];
-        if (from && !log_rooms_by_id(rooms, i + 1) &&
-            !log_rooms_add(f->x, rooms, i + 1, log_room_folded(from), log_room_name(from)))
+        struct log_room *added;
+        if (!from || log_rooms_by_id(rooms, i + 1))
+            continue;
+        added = log_rooms_add(f->x, rooms, i + 1, log_room_folded(from), log_room_name(from));
+        if (!added)
             return -ENOMEM;
+        added->shown = UINT64_MAX; /* nobody here has refused anything */
     }
     for (uint32_t i = 0; i < rooms->ids; i++) {
         struct log_room *from = log_rooms_by_id(&f->rooms, i + 1);

@@ -126,13 +126,10 @@ static struct bound up_to(const struct walk *w, uint64_t key)
     return bound;
 }
 
-/* commit.c lets nobody see what a durable room has not on disk, nor what is too far ahead of it. */
+/* What waits for the disk is not, and what the disk refused never was. */
 static int is_shown(const struct walk *w, uint64_t position, uint64_t number)
 {
-    const struct log_room *room = w->room;
-
-    return position < partition_synced(w->p) ||
-           (!room->durable && room->known && number <= room->synced + LOG_SKIP);
+    return number <= w->room->shown || position < partition_synced(w->p);
 }
 
 static int is_beyond(const struct walk *w, uint64_t position, uint64_t number, int64_t time_ns,

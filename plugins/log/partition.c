@@ -799,9 +799,12 @@ static void on_recovered(struct partition *p, const struct recovered *found, int
     w->ended_badly = found->end && !found->clean;
     for (uint32_t i = 0; i < p->rooms.ids; i++) {
         struct log_room *room = p->rooms.by_id[i];
-        if (room)
-            room->durable =
-                (log_choice(log_conf_of(p->x), log_room_folded(room)) & RODA_HISTORY_DURABLE) != 0;
+        uint32_t choice = room ? log_choice(log_conf_of(p->x), log_room_folded(room)) : 0;
+        if (!room)
+            continue;
+        room->durable = (choice & RODA_HISTORY_DURABLE) != 0;
+        if (w->opening_first)
+            room->shown = room->number;
     }
     if (found->n_voids) {
         w->voids = roda_alloc(p->x, found->n_voids * sizeof(*w->voids));

@@ -13,6 +13,7 @@ struct log_room {
     uint64_t epoch;
     uint64_t number;   /* the last one given, recorded or not */
     uint64_t kept;     /* the last one recorded; 0: none */
+    uint64_t shown;    /* the last one that somebody may have seen; records beyond were refused */
     uint64_t synced;   /* the last number that is surely on disk */
     uint64_t syncing;  /* what synced becomes when the sync under way is done */
     uint32_t known;    /* 1: a record about this room is surely on disk */

@@ -220,8 +220,7 @@ static void back(struct roda_ctx *x, struct roda_item *item, int result)
 {
     struct query *query = (struct query *)(void *)item;
 
-    /* At the end of the broker it may be anybody who sees it, and later than its own worker. */
-    if (result < 0 || !log_state_of(x)->service) {
+    if (result < 0) { /* whoever sees it; its own worker answers, or has done so */
         query_free(x, query);
         return;
     }

@@ -185,17 +185,18 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-void text_behind(struct text_room *room, int64_t day)
+uint64_t text_behind(struct text_room *room, int64_t day)
 {
     struct text *text = room->text;
     int64_t since = room->behind ? room->since_day : INT64_MAX;
+    uint64_t dropped;
     int unknown = day == TEXT_DAY_UNKNOWN || (room->behind && room->behind_day == TEXT_DAY_UNKNOWN);
 
     if (room->first)
         since = earlier(since, text_day(room->first->time_ns));
     if (day != TEXT_DAY_UNKNOWN)
         since = earlier(since, day);
-    (void)drop_queue(room);
+    dropped = drop_queue(room);
     room->queueing = room->blocked = 0;
     text_repair_abort(room);
     text_file_wait_ends(room);
@@ -208,6 +209,7 @@ void text_behind(struct text_room *room, int64_t day)
     room->behind = 1;
     if (!room->behind_link.next)
         text_link_last(&text->behind, &room->behind_link);
+    return dropped;
 }
 
 static void say_lost(struct text *text, const char *path, int error)
@@ -227,14 +229,13 @@ static void say_lost(struct text *text, const char *path, int error)
 void text_failed(struct text_room *room, int error)
 {
     struct text *text = room->text;
-    uint64_t lines = drop_queue(room);
+    uint64_t lines = room->repair ? 0 : room->lines;
     char path[TEXT_PATH_SIZE];
 
-    lost(text, lines + (room->repair ? 0 : room->lines));
     text_path(room, room->day, path);
     text_repair_abort(room);
     text_file_drop(room);
-    text_behind(room, room->day);
+    lost(text, lines + text_behind(room, room->day));
     if (!room->failed)
         text->failed++;
     room->failed = 1;
@@ -374,12 +375,12 @@ static void put_line(struct text_room *room, const struct text_line *line, size_
         text_go_on(room);
         return;
     }
-    lost(room->text, 1 + drop_queue(room));
     if (room->repair && room->queueing) {
         room->queueing = 0; /* the repair goes on, and tries again to catch up */
+        lost(room->text, 1 + drop_queue(room));
         return;
     }
-    text_behind(room, day);
+    lost(room->text, 1 + text_behind(room, day));
     text_soon(room->text);
 }
 
@@ -553,7 +554,7 @@ void text_repair(struct partition *p)
             room->kept = kept->kept;
             room->kept_ns = kept->time_ns;
         }
-        text_behind(room, TEXT_DAY_UNKNOWN);
+        (void)text_behind(room, TEXT_DAY_UNKNOWN);
         room->since_day = earlier(room->since_day, text_mark_day(text, p));
     }
     text_repairs_start(text);
@@ -623,10 +624,11 @@ void text_free(struct roda_ctx *x)
     roda_timer_stop(text->soon);
     text->stopping = 1;
     text->holding = 1;
+    text_marks_end(text);
     for (uint32_t i = 0; i < text->n_chains; i++)
         for (struct text_room *room = text->rooms[i]; room; room = room->next) {
             if (room->repair)
-                text_behind(room, room->behind_day);
+                (void)text_behind(room, room->behind_day);
             room->reopen = 0;
             text_go_on(room);
         }

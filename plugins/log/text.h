@@ -101,8 +101,8 @@ static inline struct roda_str text_folded(const struct text_room *room)
 
 /* text.c */
 /* Files lack lines of this room: what is queued goes, the segments have it. day: of the first line
- * that is missing, or TEXT_DAY_UNKNOWN. */
-void text_behind(struct text_room *room, int64_t day);
+ * that is missing, or TEXT_DAY_UNKNOWN. Returns how many lines were queued. */
+uint64_t text_behind(struct text_room *room, int64_t day);
 void text_failed(struct text_room *room, int error);
 void text_go_on(struct text_room *room); /* writes what is queued, closes what is done */
 /* The line in text->line; 0: memory is out. */
@@ -145,5 +145,6 @@ void text_mark_since(struct text *text, const struct partition *p, int64_t day);
 int64_t text_mark_day(const struct text *text, const struct partition *p);
 void text_mark_remove(struct text *text, const struct partition *p);
 void text_marks_check(struct text *text); /* what was left by the last run */
+void text_marks_end(struct text *text);   /* what is left for the next one */
 
 #endif

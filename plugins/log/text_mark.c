@@ -149,6 +149,17 @@ void text_marks_check(struct text *text)
     }
 }
 
+void text_marks_end(struct text *text)
+{
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++) {
+        struct partition *p = log_state_of(text->x)->partitions[i];
+        if (p && text->unread & 1u << i)
+            text_mark_add(text, p, INT64_MAX);
+        else if (p)
+            update(text, i);
+    }
+}
+
 /* Of several, the first in the list is the oldest; the others are for the next start. */
 static void found(struct text *text, struct roda_str name)
 {

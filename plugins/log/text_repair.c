@@ -49,6 +49,7 @@ struct text_repair {
     struct history_ask ask; /* its bytes: the page */
     uint32_t busy;
     uint32_t private;
+    uint32_t changed; /* this file, by a cut or a line */
     uint32_t synced;  /* the files were made to agree; what follows is catching up */
     uint32_t matched; /* some line of this file was as it should be */
     uint32_t aligned; /* the first line in the tail that the chain has was looked for */
@@ -152,7 +153,7 @@ static void later(struct text_repair *r)
     struct text_room *room = r->room;
     struct text *text = r->text;
 
-    text_behind(room, room->behind_day);
+    (void)text_behind(room, room->behind_day);
     if (text->retry_ms < roda_now_ms(text->x) + RETRY_MS)
         text->retry_ms = roda_now_ms(text->x) + RETRY_MS;
     text_go_on(room);
@@ -187,7 +188,7 @@ static void done(struct text_repair *r)
         }
     }
     text_go_on(room);
-    text_soon(text); /* the next one */
+    text_repairs_start(text);
 }
 
 static void give_up(struct text_repair *r, int error)
@@ -469,7 +470,7 @@ static void start_chain(struct text_repair *r)
 {
     uint64_t number;
 
-    r->aligned = r->distrusted = r->matched = 0;
+    r->aligned = r->distrusted = r->matched = r->changed = 0;
     if (r->private) {
         if (!r->have_ns || text_day(r->have_ns) < r->day)
             r->have_ns = text_day_start_ns(r->day) - 1;
@@ -569,6 +570,7 @@ static int has_more(const struct text_repair *r)
 
 static void cut(struct text_repair *r)
 {
+    r->changed = 1;
     r->cut_at = good_end(r);
     asked(r, roda_file_truncate(r->room->file, r->cut_at, on_cut, r));
 }
@@ -673,6 +675,7 @@ static int take_line(struct text_repair *r, const struct log_message *message)
         ask_page(r);
         return -EAGAIN;
     }
+    r->changed = 1;
     int result = text_append(room, r->text->line, len);
     if (result == -ENOBUFS) {
         room->blocked = 1;
@@ -779,6 +782,8 @@ static void caught_up(struct text_repair *r)
         cut(r);
         return;
     }
+    if (!r->changed)
+        r->synced = 1;
     if (!r->synced)
         asked(r, roda_file_sync(r->room->file, on_synced, r));
     else if (!r->room->queueing)

@@ -5,6 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/*
+ * All addresses are sixteen bytes, and IPv4 is the part of IPv6 that maps it. So there is one way
+ * to cut, to compare and to hash, and a client that comes mapped is not another one.
+ */
+
 enum { MAPPED_BITS = 96 };
 static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 

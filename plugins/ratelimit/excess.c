@@ -75,10 +75,8 @@ static const struct roda_rate *rate_in(const struct ratelimit_conf *conf, enum b
         return &conf->room_messages;
     case BUCKET_JOINS:
         return &conf->joins;
-    case BUCKET_ADDRESS_CONNECTS:
-        return &conf->address_connects;
     default:
-        return NULL;
+        return &conf->address_connects;
     }
 }
 
@@ -86,12 +84,12 @@ static const struct roda_rate *rate_in(const struct ratelimit_conf *conf, enum b
 static const char *limit_text(const struct ratelimit_conf *conf, enum bucket bucket, char *buf,
                               size_t size)
 {
-    if (rate_in(conf, bucket))
-        return gcra_text(rate_in(conf, bucket), buf, size);
     if (bucket == BUCKET_BAN)
         (void)snprintf(buf, size, "%" PRId64 "s", (conf->ban_time_ms + 999) / 1000);
-    else
+    else if (bucket == BUCKET_ADDRESS_CONNECTIONS)
         (void)snprintf(buf, size, "%" PRId64, conf->address_connections);
+    else
+        (void)gcra_text(rate_in(conf, bucket), buf, size);
     return buf;
 }
 

@@ -158,7 +158,7 @@ static int start(struct roda_ctx *x)
 #define RATE(field, initial_text, its_flags, its_help)                                             \
     {                                                                                              \
         .name = #field, .type = RODA_T_RATE, .offset = offsetof(struct ratelimit_conf, field),     \
-        .initial = initial_text, .flags = its_flags, .help = its_help                              \
+        .initial = (initial_text), .flags = (its_flags), .help = (its_help)                        \
     }
 
 static const struct roda_option options[] = {

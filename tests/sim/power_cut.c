@@ -326,8 +326,12 @@ static void heal(struct world *w)
                 if (!w->accepted[i])
                     client_say(c, i);
         if (!step(w) || sim_now_ns(w->kernel) > deadline)
-            fail(w, "the disk is well again, and the log is not (%d %d %d %d %d)", w->accepted[0],
-                 w->accepted[1], w->accepted[2], w->accepted[3], w->accepted[4]);
+            fail(w,
+                 "the disk is well again, and the log is not (%d %d %d %d %d): client %u has said "
+                 "%u "
+                 "and is answered %u",
+                 w->accepted[0], w->accepted[1], w->accepted[2], w->accepted[3], w->accepted[4],
+                 c->id, c->said, c->answered);
     }
     book_healed(w);
     w->quiet = false;

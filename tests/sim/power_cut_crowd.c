@@ -217,6 +217,9 @@ static void see_line(struct client *c, const char *line)
         client_send(c, "/ping in\n");
     } else if (see_lost(c, line)) {
         return;
+    } else if (!strncmp(line, "! history", 9)) {
+        if (!w->failed_storage) /* what was said before one came */
+            fail(w, "client %u: %s", c->id, line);
     } else if (line[0] == '!' && strncmp(line, "! closed", 8) != 0) {
         see_refusal(c, line);
     }

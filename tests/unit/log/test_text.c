@@ -439,12 +439,33 @@ static char *lines_of(const char *room, int64_t day, size_t *ret_len)
     return all;
 }
 
+/* Whether every line of one is in the other, which is as long. */
+static int same_lines(const char *a, const char *b, size_t len)
+{
+    size_t n = 0;
+
+    for (const char *line = a; line < a + len; line += n) {
+        const char *found = b;
+        n = (size_t)((const char *)memchr(line, '\n', len - (size_t)(line - a)) - line) + 1;
+        while ((found = memmem(found, len - (size_t)(found - b), line, n)) != NULL && found != b &&
+               found[-1] != '\n')
+            found++;
+        if (!found)
+            return 0;
+    }
+    return 1;
+}
+
 static int agrees(const char *room, int64_t day)
 {
     size_t len, got_len = 0;
     char *expected = lines_of(room, day, &len);
     const char *got = testhost_file_get(host, path_of(room, day), &got_len);
     int same = expected ? got && got_len == len && !memcmp(got, expected, len) : !got || !got_len;
+
+    /* Private conversations: what was missing stands at the end. */
+    if (!same && *room == '@' && expected && got && got_len == len)
+        same = same_lines(expected, got, len);
 
     if (!same)
         print_error("seed %llu, %s day %lld: %zu bytes, not %zu\n%.600s\n-- not\n%.600s\n",
@@ -959,7 +980,7 @@ static void storm(void)
         page_max = 1 + pick(64);
         for (int i = 0; i < 60; i++) {
             talk();
-            switch (pick(12)) {
+            switch (pick(13)) {
             case 0:
                 testhost_fail_writes(host, -ENOSPC);
                 break;
@@ -982,12 +1003,16 @@ static void storm(void)
             case 7:
                 history_error = pick(4) ? 0 : -ENOMEM;
                 break;
+            case 8:
+                testhost_fail_allocation(host, pick(2) * pick(30));
+                break;
             default:
                 (void)testhost_turn(host);
             }
         }
         testhost_fail_writes(host, 0);
         testhost_hold_files(host, false);
+        testhost_fail_allocation(host, 0);
         history_error = 0;
         again(NULL);
         if (pick(2)) {

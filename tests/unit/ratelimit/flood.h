@@ -18,6 +18,11 @@ extern const struct roda_plugin ratelimit_plugin;
 
 /* ---- the hall: one room for all names, and dear commands ---------------------------------- */
 
+static inline int flood_number(const char *text)
+{
+    return (int)strtol(text, NULL, 10);
+}
+
 /* TEXT and NOTICE go through the lane of the home; JOIN and the rest are answered at once; TOPIC is
  * as dear as its text says. The protocol "many" makes as many TEXTs of a unit as it says. */
 static struct roda_lane *hall_lane;
@@ -50,7 +55,7 @@ static inline int hall_handle(struct roda_ctx *x, struct roda_event *ev)
         return roda_route(x, ev, x->n_workers - 1, 1);
     if (ev->msg->kind == RODA_TOPIC) {
         memcpy(text, ev->msg->text.ptr, ev->msg->text.len < 15 ? ev->msg->text.len : 15);
-        roda_charge(x, ev->conn, (uint32_t)atoi(text));
+        roda_charge(x, ev->conn, (uint32_t)flood_number(text));
     }
     if (ev->conn)
         roda_answer(x, ev->conn, RODA_OK, RODA_STR(""), ev->msg);
@@ -72,7 +77,10 @@ static inline void hall_distributed(struct roda_ctx *x, struct roda_msg *msg, ui
 
 static inline int many_decode(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit)
 {
-    for (int n = atoi(unit.ptr); n > 0; n--) {
+    char buf[8] = "";
+
+    memcpy(buf, unit.ptr, unit.len < 7 ? unit.len : 7);
+    for (int n = flood_number(buf); n > 0; n--) {
         struct roda_msg_init init = {.size = sizeof(init),
                                      .kind = RODA_TEXT,
                                      .from = roda_conn_getid(c),
@@ -137,7 +145,7 @@ static inline roda_verdict name_clients(void *arg, enum testhost_stage stage, st
     if (stage != TESTHOST_ACCEPT)
         return RODA_PASS;
     (void)roda_conn_peer_text(ev->conn, text, sizeof(text));
-    port = atoi(strrchr(text, ' ') + 1);
+    port = flood_number(strrchr(text, ' ') + 1);
     (void)snprintf(nick, sizeof(nick), "n%d", port);
     if (port >= 50000)
         (void)snprintf(account, sizeof(account), "account%d", port / 100);

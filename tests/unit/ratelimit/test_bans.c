@@ -1,5 +1,7 @@
 #include "flood.h"
 
+#include <inttypes.h>
+
 #include "plugins/ratelimit/ratelimit.h"
 
 /* The file of bans. */
@@ -44,7 +46,7 @@ static struct testhost *start_with(uint32_t n_workers, const char *text)
 
 static const char *line(char *buf, size_t size, const char *network, int64_t in_s)
 {
-    (void)snprintf(buf, size, "%s %lld\n", network, (long long)(start_s + in_s));
+    (void)snprintf(buf, size, "%s %" PRId64 "\n", network, start_s + in_s);
     return buf;
 }
 

@@ -3,8 +3,6 @@
 /* Who may connect: how fast, how many at once, from where; over all workers together. */
 
 static const uint32_t worker_numbers[] = {1, 4};
-#define FOR_WORKERS(n)                                                                             \
-    for (uint32_t n##_i = 0, n; n##_i < 2 && (n = worker_numbers[n##_i], 1); n##_i++)
 
 static uint16_t next_port = 1000;
 
@@ -30,8 +28,8 @@ static size_t come_and_go(struct testhost *h, uint32_t n_workers, const char *ad
 static void connects_keep_burst_and_rate(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "address_connects = 1/s burst 32\nstart_grace = 0\n");
         size_t opened = 0;
         assert_int_equal(come_and_go(h, n, "192.0.2.1", 100), 32);
@@ -88,8 +86,8 @@ static void after_the_start_all_may_come_back(void **state)
 static void open_connections_are_counted_over_all_workers(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "address_connections = 32\n");
         struct testhost_conn *c[40];
         for (uint32_t i = 0; i < 40; i++) {

@@ -4,8 +4,6 @@
  * wrong in the conf. */
 
 static const uint32_t worker_numbers[] = {1, 4};
-#define FOR_WORKERS(n)                                                                             \
-    for (uint32_t n##_i = 0, n; n##_i < 2 && (n = worker_numbers[n##_i], 1); n##_i++)
 
 #define REFUSING "messages = 1/s burst 5\non_excess = refuse\n"
 
@@ -21,8 +19,8 @@ static size_t logged(const struct testhost *h, const char *part)
 static void the_last_refusal_ends_it_and_bans_the_prefix(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, REFUSING "kill_after = 20\nban_time = 5m\n");
         struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000), *again;
         flood_send(c, "PING\n", 24);
@@ -167,8 +165,8 @@ static void delays_are_no_refusals(void **state)
 static void slow_mode_counts_as_well_from_another_worker(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "room_messages = 1/m burst 1\nkill_after = 5\n");
         struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
         flood_send(c, "TEXT|hall||hi\n", 5);

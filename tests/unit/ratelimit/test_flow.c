@@ -4,8 +4,6 @@
  * order and loss; what is no message; debts; slow mode. */
 
 static const uint32_t worker_numbers[] = {1, 4};
-#define FOR_WORKERS(n)                                                                             \
-    for (uint32_t n##_i = 0, n; n##_i < 2 && (n = worker_numbers[n##_i], 1); n##_i++)
 
 static size_t pongs(struct testhost_conn *c)
 {
@@ -15,8 +13,8 @@ static size_t pongs(struct testhost_conn *c)
 static void messages_keep_burst_and_rate(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "messages = 2/s burst 10\n");
         struct testhost_conn *c = flood_client(h, n - 1, "192.0.2.1", 1000);
         size_t passed;
@@ -96,8 +94,8 @@ static void bytes_keep_burst_and_rate(void **state)
     memset(line, 'x', sizeof(line));
     memcpy(line, "NOTICE|hall||", 13);
     (void)snprintf(line + 1023, 2, "\n");
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "bytes = 4k/s burst 16k\n");
         struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
         size_t passed, before;
@@ -146,8 +144,8 @@ static void a_unit_beyond_the_whole_burst_waits_for_the_empty_bucket(void **stat
 static void an_address_has_one_rate_for_all_connections_and_workers(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "address_messages = 10/s burst 40\n");
         struct testhost_conn *c[8], *other = flood_client(h, 0, "192.0.2.2", 999);
         size_t passed = 0, least = SIZE_MAX, most = 0;
@@ -227,8 +225,8 @@ static void exempt_and_unix_peers_are_not_counted_by_address(void **state)
 static void an_account_has_its_own_rate_for_all_its_connections(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h =
             flood_start(n, "messages = 1/s burst 1\nregistered_messages = 5/s burst 20\n");
         struct testhost_conn *a = flood_client(h, 0, "192.0.2.1", 50001);
@@ -249,8 +247,8 @@ static void an_account_has_its_own_rate_for_all_its_connections(void **state)
 static void joins_keep_burst_and_rate(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "joins = 1/s burst 10\n");
         struct testhost_conn *c = flood_client(h, n - 1, "192.0.2.1", 1000);
         flood_send(c, "TEXT|hall||not a join\n", 30);
@@ -445,8 +443,8 @@ static void a_listener_may_have_its_own(void **state)
 static void slow_mode_holds_per_member(void **state)
 {
     (void)state;
-    FOR_WORKERS(n)
-    {
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
         struct testhost *h = flood_start(n, "room_messages = 6/m burst 2\nkill_after = 0\n");
         struct testhost_conn *a = flood_client(h, 0, "192.0.2.1", 1000);
         struct testhost_conn *b = flood_client(h, n - 1, "192.0.2.1", 1001);

@@ -237,7 +237,7 @@ static void a_new_key_has_one_bucket_whoever_asks_first(void **state)
     table_free(x, crowd.table);
 }
 
-/* Both begin as nearly at once as can be: threads that wait in the kernel wake up too far apart. */
+/* Both begin as nearly at once as can be: who waits in the kernel wakes up too late. */
 static void meet(_Atomic size_t *met, size_t round)
 {
     atomic_fetch_add(met, 1);
@@ -246,8 +246,8 @@ static void meet(_Atomic size_t *met, size_t round)
             (void)sched_yield();
 }
 
-/* Each round has a key that is new, of which one of two threads may have one. Another key leaves the
- * set just then, so that the two may see different places free. */
+/* Each round has a key that is new, of which one of two threads may have one. Another key leaves
+ * the set just then, so that the two may see different places free. */
 static void *push_as_another_leaves(void *arg)
 {
     struct crowd *crowd = arg;
@@ -273,7 +273,7 @@ static void *push_as_another_leaves(void *arg)
 
 static void a_new_key_has_one_bucket_while_another_leaves(void **state)
 {
-    struct crowd crowd = {.table = table_new(x, 8), .g = {.cost = 1, .limit = 1}, .rounds = 100000};
+    struct crowd crowd = {.table = table_new(x, 8), .g = {.cost = 1, .limit = 1}, .rounds = 20000};
 
     (void)state;
     together(&crowd, push_as_another_leaves, 2);
