@@ -18,8 +18,8 @@
  * The window between two workers is the bytes posted and not yet run. While any window of this
  * worker is full, it withholds receipts; so its senders stop, and memory stays bounded. Handling
  * an item never waits, but for items of a plugin whose start() was not called on this worker yet:
- * another worker may be faster. Items to oneself run in the same turn; what they post to oneself in turn,
- * some rounds later, runs first thing in the next one.
+ * another worker may be faster. Items to oneself run in the same turn; what they post to oneself in
+ * turn, some rounds later, runs first thing in the next one.
  */
 
 #define INSTANCE_BITS        24u

@@ -136,8 +136,8 @@ static void wait_a_little(const struct system *system)
         system->pause(system->kernel, until);
 }
 
-/* Somebody answers there: waiting will not help, unless it is a ring that the kernel is still taking
- * apart after its broker was killed. */
+/* Somebody answers there: waiting will not help, unless it is a ring that the kernel is still
+ * taking apart after its broker was killed. */
 static bool answered(const struct system *system, const struct listener_address *a)
 {
     int fd, r;

@@ -18,10 +18,10 @@
  * most PAGE_MESSAGES, the oldest of what was asked for. If they are too long in bytes the newest
  * go. `more` says whether the range goes on behind the page.
  *
- * SEARCH. All steps but COLLECT look for the newest record that is not beyond a bound. Number, time,
- * count and position all grow along the chain, so "beyond" has one border. It begins at the tree
- * roots that the room has in memory; from a record that is beyond it goes to the jump if that is
- * beyond too, else back: O(log n) reads, and it ends with `older`, which is not beyond, and
+ * SEARCH. All steps but COLLECT look for the newest record that is not beyond a bound. Number,
+ * time, count and position all grow along the chain, so "beyond" has one border. It begins at the
+ * tree roots that the room has in memory; from a record that is beyond it goes to the jump if that
+ * is beyond too, else back: O(log n) reads, and it ends with `older`, which is not beyond, and
  * `newer`, the oldest that is.
  *
  * GONE. Segments are removed oldest first: a position below the first segment is gone, and so is

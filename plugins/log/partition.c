@@ -306,8 +306,8 @@ static void on_reserved(struct roda_ctx *x, void *arg, int result)
     (void)result; /* where there is none left, writing will say so */
 }
 
-/* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A whole
- * segment at once may be more than a small disk has, and an idle room needs none. */
+/* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A
+ * whole segment at once may be more than a small disk has, and an idle room needs none. */
 static void reserve(struct roda_file *file, uint64_t *reserved)
 {
     *reserved += RESERVE_STEP_BYTES;

@@ -49,7 +49,7 @@ struct recovered {
     uint32_t clean;     /* 1: the newest segment ends with LOG_END */
     uint64_t end;       /* position behind the last good record of the newest segment; 0: none */
     uint64_t next_base; /* where a fresh segment goes */
-    uint64_t segment_bytes; /* of the newest segment's header */
+    uint64_t segment_bytes;       /* of the newest segment's header */
     const struct log_void *voids; /* healing: what was refused though its records stand there */
     uint32_t n_voids;             /* both until fn returns */
 };
@@ -89,9 +89,9 @@ struct log_room *partition_room(struct partition *p, struct roda_str folded, str
 typedef void partition_read_fn(struct partition *p, void *arg, const struct log_record *record,
                                int result);
 int partition_read(struct partition *p, uint64_t position, partition_read_fn *fn, void *arg);
-/* The same; but where the record is damaged, the newest one of that room before it is looked for and
- * given instead (its count and number say so), or -ENOENT. For pointers, so that one damaged record
- * does not hide all that is behind it. */
+/* The same; but where the record is damaged, the newest one of that room before it is looked for
+ * and given instead (its count and number say so), or -ENOENT. For pointers, so that one damaged
+ * record does not hide all that is behind it. */
 int partition_read_back(struct partition *p, uint32_t room, uint64_t position,
                         partition_read_fn *fn, void *arg);
 /* What partition.c appends passes here: the newest bytes are kept in memory. */

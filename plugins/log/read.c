@@ -26,10 +26,11 @@
  *   OPENING --open--> READING or answered with the error
  *   READING --read--> answered, or READING again: a record that is longer than the block
  *
- * A damaged record breaks the chain of its room, and most of what is behind it is reached by no other
- * pointer. partition_read_back() then looks for the room's newest record before that place, in
- * windows that go back through the segment. If none is there, the LOG_ROOM in the segment's front
- * says where the newest one before it is; if that is damaged too, the segment before is searched.
+ * A damaged record breaks the chain of its room, and most of what is behind it is reached by no
+ * other pointer. partition_read_back() then looks for the room's newest record before that place,
+ * in windows that go back through the segment. If none is there, the LOG_ROOM in the segment's
+ * front says where the newest one before it is; if that is damaged too, the segment before is
+ * searched.
  *
  * Whoever answers makes the rest of WAITING be tried again. All reads of a partition are on one
  * list. Segments are found by their base whenever an answer comes: their array moves, and
@@ -696,7 +697,8 @@ int partition_read_back(struct partition *p, uint32_t room, uint64_t position,
 
 /* ---- the ends --------------------------------------------------------------------------- */
 
-/* The file of the segment that is `back` from the last; without memory a file of its own will do. */
+/* The file of the segment that is `back` from the last; without memory a file of its own will do.
+ *  */
 static void lend(struct partition *p, uint32_t back, struct roda_file **file, uint64_t *base,
                  struct roda_file *given)
 {

@@ -279,8 +279,8 @@ static void seal_next(struct recovery *r)
         open_file(r, RODA_FILE_READ | RODA_FILE_APPEND, on_open_to_seal);
 }
 
-/* r->at is the newest, and read to its end. After a clean end it is synced as well: LOG_END may have
- * been the last that was written before the power failed. */
+/* r->at is the newest, and read to its end. After a clean end it is synced as well: LOG_END may
+ * have been the last that was written before the power failed. */
 static void seal(struct recovery *r)
 {
     if (r->at && !(r->found.ended && !r->found.damages))
@@ -428,7 +428,8 @@ static int take_record(struct recovery *r, const struct log_record *record)
     return 0;
 }
 
-/* On to the next byte that a record may begin with; not with four zeros, of which holes are made. */
+/* On to the next byte that a record may begin with; not with four zeros, of which holes are made.
+ *  */
 static size_t skip_bad(struct recovery *r, const char *bytes, size_t len)
 {
     static const char zeros[4];

@@ -10,7 +10,8 @@
  *   by age    when the next segment was begun longer than keep_ms ago: no record is younger
  *   by bytes  while the sealed segments of all partitions are more than keep_bytes, the one that
  *             was begun first of all; struct log_shared tells every worker how much each partition
- *             has and how old its oldest is. If the turn is another partition's, its worker is told.
+ *             has and how old its oldest is. If the turn is another partition's, its worker is
+ *             told.
  *
  * The file goes first, then its entry in p->segments; a reader that comes between finds no file,
  * or has it open and still reads. While somebody reads in a segment it stays. One removal at a time

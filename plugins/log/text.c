@@ -250,11 +250,13 @@ void text_failed(struct text_room *room, int error)
 }
 
 /* Memory is out, so not even a room can be marked: all of its partition is looked at, later. */
-static void lost_room(struct text *text, const struct partition *p)
+static void lost_room(struct text *text, const struct partition *p, int64_t day)
 {
     lost(text, 1);
-    if (p)
-        text->unread |= 1u << p->index;
+    if (!p)
+        return;
+    text->unread_day = text->unread ? earlier(text->unread_day, day) : day;
+    text->unread |= 1u << p->index;
 }
 
 /* ---- lines -------------------------------------------------------------------------------- */
@@ -400,7 +402,7 @@ static void will_miss(struct text_room *room, int64_t time_ns)
 }
 
 /* NULL: memory is out. */
-static struct text_room *first_line(struct text *text, struct roda_str folded)
+static struct text_room *first_line(struct text *text, struct roda_str folded, int64_t day)
 {
     struct partition *p = partition_of(text->x, folded);
     struct text_room *room = NULL;
@@ -412,7 +414,9 @@ static struct text_room *first_line(struct text *text, struct roda_str folded)
     if (p && !room)
         room = make_room(text, p, folded);
     if (!room)
-        lost_room(text, p);
+        lost_room(text, p, day);
+    else if (text->unread & 1u << p->index) /* perhaps it is not the first */
+        (void)text_behind(room, earlier(day, text->unread_day));
     return room;
 }
 
@@ -425,7 +429,7 @@ void text_message(struct roda_ctx *x, struct roda_str folded, const struct roda_
         return;
     struct text_room *room = find_room(text, folded);
     if (!room)
-        room = first_line(text, folded);
+        room = first_line(text, folded, text_day(msg->time_ns));
     if (!room)
         return;
     room->number = msg->number;
@@ -545,6 +549,8 @@ void text_repair(struct partition *p)
         if (!room)
             room = make_room(text, p, log_room_folded(kept));
         if (!room) {
+            if (!text->unread)
+                text->unread_day = INT64_MAX;
             text->unread |= 1u << p->index;
             continue;
         }

@@ -83,7 +83,8 @@ struct text {
     struct roda_timer *tick;
     struct roda_timer *soon; /* for what is blocked; NULL: not set */
     uint32_t repairs, failed;
-    uint32_t unread; /* partitions (bits) whose text_repair() is due */
+    uint32_t unread;    /* partitions (bits) whose text_repair() is due ... */
+    int64_t unread_day; /* ... since lines are missing from this day on */
     uint64_t retry_ms, retry_wait_ms, told_ms, lost_untold;
     struct text_mark marks[RODA_PARTITIONS];
     uint64_t swept_ms; /* retention.c: when folders were gone through last */

@@ -8,14 +8,14 @@
  * An empty file .repair-NN-YYYY-MM-DD in the text directory says that text files of rooms of
  * partition NN may lack lines that the segments have, from that day on. It is there as long as a
  * room of the partition is behind, so a broker that ends before its repairs are done takes them up
- * again at its next start, however well it ended. The day stands in the name since a full disk takes
- * names longer than contents. No room's folder has a '.' in its name.
+ * again at its next start, however well it ended. The day stands in the name since a full disk
+ * takes names longer than contents. No room's folder has a '.' in its name.
  *
  *     day     of the file that is there; INT64_MAX: none
  *     wanted  the earliest day any room has asked for since the last one was whole
  *
- * One request at a time per mark; what is wanted meanwhile is looked at when it is done. A mark that
- * cannot be made is not missed before the broker ends: what is behind is known in memory.
+ * One request at a time per mark; what is wanted meanwhile is looked at when it is done. A mark
+ * that cannot be made is not missed before the broker ends: what is behind is known in memory.
  */
 
 static void mark_path(const struct text *text, uint32_t partition, int64_t day,
@@ -154,7 +154,7 @@ void text_marks_end(struct text *text)
     for (uint32_t i = 0; i < RODA_PARTITIONS; i++) {
         struct partition *p = log_state_of(text->x)->partitions[i];
         if (p && text->unread & 1u << i)
-            text_mark_add(text, p, INT64_MAX);
+            text_mark_add(text, p, text->unread_day);
         else if (p)
             update(text, i);
     }

@@ -263,8 +263,11 @@ roda_verdict flow_submit(struct roda_ctx *x, struct roda_event *ev)
 /* Who reconnects with an account is still the same member. */
 static uint64_t member_key(const struct roda_msg *msg)
 {
+    char folded[256]; /* "Lobby" is no other room than "lobby" */
+    int len = roda_text_fold(msg->to, folded, sizeof(folded));
+    struct roda_str room = len < 0 ? msg->to : (struct roda_str){folded, (size_t)len};
     struct roda_str account = roda_person_get(msg->sender, RODA_PERSON_ACCOUNT);
-    uint64_t who[2] = {roda_hash(msg->to),
+    uint64_t who[2] = {roda_hash(room),
                        account.len ? roda_hash(account) : roda_person_id(msg->sender)};
     char bytes[sizeof(who)];
 

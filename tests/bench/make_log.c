@@ -16,8 +16,9 @@
  *
  *   make-log DIRECTORY SEGMENT_BYTES TEXT_BYTES clean|killed ROOM:COUNT...
  *
- * The rooms of a partition talk in turn, each as often as its share of all messages says, one message
- * a millisecond of made-up time. "clean" ends each newest segment with LOG_END, "killed" does not.
+ * The rooms of a partition talk in turn, each as often as its share of all messages says, one
+ * message a millisecond of made-up time. "clean" ends each newest segment with LOG_END, "killed"
+ * does not.
  */
 
 #define BUFFER_BYTES (1u << 20)

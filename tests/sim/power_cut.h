@@ -17,7 +17,7 @@
 #define ROOMS        5u
 #define NUMBERS_MAX  3000000u /* of a room, those skipped after crashes included */
 #define CLIENTS_MAX  8u       /* at a time */
-#define LIVES_MAX    64u      /* clients over the whole run */
+#define LIVES_MAX    250u     /* clients over the whole run */
 #define MESSAGES_MAX 2000u    /* of one client */
 
 extern const char *const room_names[ROOMS];
@@ -28,7 +28,7 @@ struct said {
     uint64_t number; /* 0: not known */
     uint8_t room;
     uint8_t fate;
-    uint8_t life;       /* of the broker in which it was seen last */
+    uint8_t life;       /* of the broker in which it was seen or refused last */
     bool seen;          /* somebody was shown it, or its sender was told its number */
     bool must_keep;     /* seen, and in a durable room or before an end in order */
     bool spoiled;       /* its record was damaged on purpose */
@@ -104,6 +104,10 @@ int room_index(const char *name);
 /* A new message; false: this client has said enough. */
 bool book_say(struct world *w, uint32_t client, uint32_t sequence, uint32_t room);
 void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, uint32_t sequence);
+/* From history. After a failed fsync and a kill this may stand in the page cache alone, which no
+ * later fsync tells. */
+void book_see_past(struct world *w, uint32_t room, uint64_t number, uint32_t client,
+                   uint32_t sequence);
 /* The sender was told. */
 void book_answer(struct world *w, uint32_t room, uint64_t number, uint32_t client,
                  uint32_t sequence);

@@ -41,7 +41,8 @@ bool book_say(struct world *w, uint32_t client, uint32_t sequence, uint32_t room
     return true;
 }
 
-void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, uint32_t sequence)
+static void see(struct world *w, uint32_t room, uint64_t number, uint32_t client, uint32_t sequence,
+                bool must_keep)
 {
     struct said *m = find(w, client, sequence);
     uint32_t name = client * MESSAGES_MAX + sequence + 1, *known;
@@ -70,10 +71,21 @@ void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, 
     m->number = number;
     m->seen = true;
     m->life = w->life;
-    m->must_keep = m->must_keep || is_durable(w, room);
+    m->must_keep = m->must_keep || (must_keep && is_durable(w, room));
     if (w->book.highest[room] < number)
         w->book.highest[room] = number;
     w->book.seen++;
+}
+
+void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, uint32_t sequence)
+{
+    see(w, room, number, client, sequence, true);
+}
+
+void book_see_past(struct world *w, uint32_t room, uint64_t number, uint32_t client,
+                   uint32_t sequence)
+{
+    see(w, room, number, client, sequence, !w->ever_failed);
 }
 
 void book_answer(struct world *w, uint32_t room, uint64_t number, uint32_t client,
@@ -102,8 +114,8 @@ void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char
              (unsigned long long)m->number, room_names[m->room], line);
     if (!w->failed_storage)
         fail(w, "m%u/%u is refused though nothing is wrong: %s", client, sequence, line);
-    /* Of a room that is not on disk yet, nobody would know its numbers after a crash. */
-    if (!is_durable(w, m->room) && w->book.highest[m->room])
+    /* Nobody would know a room's numbers after a crash before it is on disk for the first time. */
+    if (!is_durable(w, m->room) && w->book.highest[m->room] > w->book.floor[m->room])
         fail(w, "m%u/%u is refused in %s, which is not durable: %s", client, sequence,
              room_names[m->room], line);
     if (!strstr(line, "stored"))
@@ -111,6 +123,7 @@ void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char
     if (w->loud)
         fprintf(stderr, "  m%u/%u of %s: refused\n", client, sequence, room_names[m->room]);
     m->fate = FATE_REFUSED;
+    m->life = w->life;
     w->book.refused++;
 }
 
@@ -118,7 +131,8 @@ void book_healed(struct world *w)
 {
     for (uint32_t c = 0; c < w->lives && c < LIVES_MAX; c++)
         for (uint32_t s = 0; s < MESSAGES_MAX; s++)
-            if (w->book.messages[c][s].fate == FATE_REFUSED)
+            if (w->book.messages[c][s].fate == FATE_REFUSED &&
+                w->book.messages[c][s].life == w->life && !w->book.messages[c][s].seen)
                 w->book.messages[c][s].gone_for_sure = true;
 }
 

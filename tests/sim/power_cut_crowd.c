@@ -73,7 +73,7 @@ static void see_refusal(struct client *c, const char *line)
 }
 
 static void see_message(struct client *c, uint32_t room, uint64_t number, unsigned from,
-                        unsigned sequence)
+                        unsigned sequence, bool past)
 {
     struct world *w = c->world;
     uint64_t *last = c->reading ? &c->got : &c->last[room];
@@ -82,7 +82,10 @@ static void see_message(struct client *c, uint32_t room, uint64_t number, unsign
         fail(w, "client %u: %llu of %s comes after %llu", c->id, (unsigned long long)number,
              room_names[room], (unsigned long long)*last);
     *last = number;
-    book_see(w, room, number, from, sequence);
+    if (past)
+        book_see_past(w, room, number, from, sequence);
+    else
+        book_see(w, room, number, from, sequence);
     if (c->reading && number < NUMBERS_MAX) {
         if (room != c->room)
             fail(w, "asked for %s, got %llu of %s", room_names[c->room], (unsigned long long)number,
@@ -203,7 +206,7 @@ static void see_line(struct client *c, const char *line)
         if (room_index(room) < 0)
             fail(w, "client %u: what room is this? %s", c->id, line);
         else
-            see_message(c, (uint32_t)room_index(room), number, from, sequence);
+            see_message(c, (uint32_t)room_index(room), number, from, sequence, told != line);
     } else if (sscanf(line, "* pong %79s %llu %79s", room, &number, rest) == 3) {
         see_pong(c, room, number, rest);
     } else if (sscanf(line, "* %llu %79s%n", &number, room, &n) == 2 && !line[n] &&

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "partition.h"
+#include "plugins/log/partition.h"
 #include "testhost.h"
 
 enum { SHELF_METRICS = 32, SHELF_SEGMENT = 1 << 20, SHELF_PARTITION = 3 };

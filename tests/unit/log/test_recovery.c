@@ -564,7 +564,8 @@ static void a_large_damaged_place_is_passed(void **state)
     book_free(b);
 }
 
-/* Where the length of the next record begins with a zero, it is not taken for a part of the hole. */
+/* Where the length of the next record begins with a zero, it is not taken for a part of the hole.
+ *  */
 static void a_hole_ends_where_a_record_begins(void **state)
 {
     char text[512];

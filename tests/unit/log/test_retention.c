@@ -258,7 +258,8 @@ static void by_bytes(void **state)
     }
 }
 
-/* The tail's snapshot is what the next start needs; until it is on disk, the segment before it is. */
+/* The tail's snapshot is what the next start needs; until it is on disk, the segment before it is.
+ *  */
 static void not_before_the_snapshot(void **state)
 {
     (void)state;

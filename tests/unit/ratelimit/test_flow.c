@@ -489,6 +489,20 @@ static void slow_mode_follows_an_account(void **state)
     flood_stop(h);
 }
 
+static void slow_mode_knows_a_room_by_any_spelling(void **state)
+{
+    struct testhost *h = flood_start(1, "room_messages = 6/m burst 1\n");
+    struct testhost_conn *a = flood_client(h, 0, "192.0.2.1", 1000);
+
+    (void)state;
+    flood_send(a, "TEXT|hall||hi\n", 1);
+    flood_send(a, "TEXT|HALL||hi\n", 1);
+    flood_send(a, "TEXT|Hall||hi\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(a, "answer|15|"), 2);
+    flood_stop(h);
+}
+
 static void slow_mode_leaves_private_and_forced_messages_alone(void **state)
 {
     struct testhost *h = flood_start(1, "room_messages = 6/m burst 1\n");
@@ -538,6 +552,7 @@ int main(void)
         cmocka_unit_test(a_listener_may_have_its_own),
         cmocka_unit_test(slow_mode_holds_per_member),
         cmocka_unit_test(slow_mode_follows_an_account),
+        cmocka_unit_test(slow_mode_knows_a_room_by_any_spelling),
         cmocka_unit_test(slow_mode_leaves_private_and_forced_messages_alone),
         cmocka_unit_test(everything_is_off_when_it_is_off),
     };
