@@ -87,8 +87,11 @@ static void print_listeners(void)
     puts("");
     for (size_t i = 0; i < sizeof(listeners) / sizeof(listeners[0]); i++) {
         conf_write_example(&listeners[i], &options, print_line, NULL);
-        puts("");
+        if (i + 1 < sizeof(listeners) / sizeof(listeners[0]))
+            puts("");
     }
+    /* The last one is for programs. */
+    puts("# Whoever may open it may ask as often as he likes.\nratelimit.messages = off\n");
 }
 
 static void print_plugin(const struct conf_options *plugin, bool is_first)

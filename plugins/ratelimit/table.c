@@ -15,7 +15,8 @@
  * long ago). However many keys come, memory stays what it was; who is forgotten was using little,
  * and begins anew with an empty bucket, while those that are full, floods and bans, stay. An
  * attacker cannot aim at somebody's set, since the hash has a secret. Two keys share a bucket when
- * set and fingerprint are the same by chance: eight in a million, if the set is full.
+ * set and fingerprint are the same by chance: one in sixteen thousand, if the set is full and
+ * both are of one kind (key_for() in excess.c).
  *
  * A new key takes its place in two steps: an empty bucket under its fingerprint, then a look at the
  * rest of the set. If another worker has just made one for the same key, this one goes again; both

@@ -42,6 +42,7 @@ struct book { /* what was said and seen over all lives of the broker */
     /* In the last reading of a room's history: */
     uint8_t listed[NUMBERS_MAX];
     uint8_t lost[NUMBERS_MAX]; /* said to be lost */
+    uint64_t marked;           /* up to here something stands in those two */
     uint64_t highest[ROOMS];   /* seen */
     uint64_t floor[ROOMS];     /* highest when this life of the broker began */
     uint64_t seen, refused;

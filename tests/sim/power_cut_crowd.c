@@ -72,6 +72,12 @@ static void see_refusal(struct client *c, const char *line)
     book_refuse(c->world, c->id, c->answered++, line);
 }
 
+static void mark_up_to(struct world *w, uint64_t number)
+{
+    if (w->book.marked < number)
+        w->book.marked = number;
+}
+
 static void see_message(struct client *c, uint32_t room, uint64_t number, unsigned from,
                         unsigned sequence, bool past)
 {
@@ -91,13 +97,13 @@ static void see_message(struct client *c, uint32_t room, uint64_t number, unsign
             fail(w, "asked for %s, got %llu of %s", room_names[c->room], (unsigned long long)number,
                  room_names[room]);
         w->book.listed[number] = 1;
+        mark_up_to(w, number);
     }
 }
 
 /* "* history ROOM 17-20: lost ...": numbers that are gone. */
 static bool see_lost(struct client *c, const char *line)
 {
-    uint64_t highest = c->world->book.highest[c->room];
     unsigned long long from, to;
     int n = 0;
 
@@ -108,8 +114,11 @@ static bool see_lost(struct client *c, const char *line)
             return false;
         to = from;
     }
-    for (unsigned long long i = from; i <= to && i <= highest; i++)
+    if (to >= NUMBERS_MAX)
+        to = NUMBERS_MAX - 1;
+    for (unsigned long long i = from; i <= to; i++)
         c->world->book.lost[i] = 1;
+    mark_up_to(c->world, to);
     return true;
 }
 
@@ -125,8 +134,9 @@ static void ask_room(struct client *c)
 {
     struct world *w = c->world;
 
-    memset(w->book.listed, 0, w->book.highest[c->room] + 1);
-    memset(w->book.lost, 0, w->book.highest[c->room] + 1);
+    memset(w->book.listed, 0, w->book.marked + 1);
+    memset(w->book.lost, 0, w->book.marked + 1);
+    w->book.marked = 0;
     c->since = 0;
     if (!sim_random(w->kernel, 3))
         c->since = sim_random(w->kernel, w->book.highest[c->room] + 1);
