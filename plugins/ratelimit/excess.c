@@ -46,8 +46,8 @@ static uint64_t mix(uint64_t key)
 }
 
 /* The table tells buckets of one set apart by the upper bits of their keys: there, chance may make
- * one bucket of two strangers, but never of two kinds. A slow rate's bucket is full for an hour, and
- * would refuse whoever shares it as messages a second. */
+ * one bucket of two strangers, but never of two kinds. A slow rate's bucket is full for an hour,
+ * and would refuse whoever shares it as messages a second. */
 uint64_t key_for(uint64_t owner, uint32_t what)
 {
     uint64_t key = mix(owner + (what + 1) * UINT64_C(0x9e3779b97f4a7c15));

@@ -199,7 +199,8 @@ class TextLog(unittest.TestCase):
                     self.say(ana, rooms[count * 7 % len(rooms)], f"line {count}")
                     if count % 50 == 0:
                         ana.sync()
-                        self.assertLessEqual(self.open_texts(broker), 16 + 4)  # some are being closed
+                        # A close waits in the pool behind which the next open waits.
+                        self.assertLessEqual(self.open_texts(broker), 2 * 16)
                 ana.sync()
                 for room in rooms:
                     self.wait_agree(room)

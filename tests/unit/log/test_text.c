@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <roda/testhost.h>
+#include "testhost.h"
 
 #include "text.h"
 
