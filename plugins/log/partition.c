@@ -285,7 +285,7 @@ static void begin_sync(struct partition *p)
         struct log_room *room = w->dirty;
         w->dirty = room->next_dirty;
         room->dirty = 0;
-        room->syncing = room->kept;
+        room->syncing = room->kept > room->stated ? room->kept : room->stated;
         room->next_syncing = w->in_sync;
         w->in_sync = room;
     }
@@ -364,6 +364,7 @@ static int put_room(struct partition *p, struct log_room *room)
     if (r)
         return r;
     room->recorded = 1;
+    room->stated = record.room.number;
     mark_dirty(p->writer, room);
     return 0;
 }
@@ -872,6 +873,19 @@ static void nothing(struct roda_ctx *x, void *arg, int result)
     (void)result;
 }
 
+/* Numbers beyond what the records say: given while nothing could be written, or refused. */
+static int state_numbers(struct partition *p)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; !r && i < p->rooms.ids; i++) {
+        struct log_room *room = p->rooms.by_id[i];
+        if (room && room->number > room->kept && room->number > room->stated)
+            r = put_room(p, room);
+    }
+    return r;
+}
+
 void partition_close(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -884,6 +898,8 @@ void partition_close(struct partition *p)
         recovery_cancel(p);
     if (p->state == PARTITION_READY) {
         int r = w->snapshot ? write_snapshot(p) : 0;
+        if (!r)
+            r = state_numbers(p);
         if (!r)
             r = put_record(p, &end);
         if (!r && p->state == PARTITION_READY)

@@ -15,6 +15,7 @@ struct log_room {
     uint64_t kept;     /* the last one recorded; 0: none */
     uint64_t shown;    /* the last one that somebody may have seen; records beyond were refused */
     uint64_t synced;   /* the last number that is surely on disk */
+    uint64_t stated;   /* the number that the last LOG_ROOM record gives */
     uint64_t syncing;  /* what synced becomes when the sync under way is done */
     uint32_t known;    /* 1: a record about this room is surely on disk */
     uint32_t recorded; /* 1: a LOG_ROOM record with this epoch is in the tail segment */

@@ -786,11 +786,13 @@ static void damaged_files(void **state)
                 len--;
             break;
         case 4: /* lost ones */
-            len += (size_t)sprintf(file + len, "41 2026-01-02T10:00:00.000Z lobby - - text - lost\n"
-                                               "42 2026-01-02T10:00:00.000Z lobby - - te");
+            len += (size_t)snprintf(file + len, 256,
+                                    "41 2026-01-02T10:00:00.000Z lobby - - text - lost\n"
+                                    "42 2026-01-02T10:00:00.000Z lobby - - te");
             break;
         case 5: /* nothing but lost ones */
-            len = (size_t)sprintf(file, "41 2026-01-02T10:00:00.000Z lobby - - text - lost\n");
+            len =
+                (size_t)snprintf(file, 256, "41 2026-01-02T10:00:00.000Z lobby - - text - lost\n");
             break;
         case 6: /* a hole */
             memset(file + len / 2, 0, 200);
@@ -969,8 +971,8 @@ static void damage(const char *room)
     if (*room != '@' && len && !pick(3))
         file[len - 1 - pick((uint32_t)(len < 300 ? len : 300))] ^= (char)(1 << pick(8));
     if (*room != '@' && !pick(3) && (!len || file[len - 1] == '\n'))
-        len += (size_t)sprintf(file + len, "99999 2026-01-01T00:00:00.000Z x - - text - l%s",
-                               pick(2) ? "\n" : "");
+        len += (size_t)snprintf(file + len, 256, "99999 2026-01-01T00:00:00.000Z x - - text - l%s",
+                                pick(2) ? "\n" : "");
     testhost_file_put(host, path, file, len);
     free(file);
 }
