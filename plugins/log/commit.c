@@ -32,9 +32,10 @@ struct waiting {
     struct partition *p;
     struct log_room *room;
     struct roda_msg *msg;
-    uint64_t end;   /* position behind its record; 0: not written yet */
-    int result;     /* negative: refused */
-    uint32_t ready; /* 1: may go */
+    uint64_t number; /* of its record */
+    uint64_t end;    /* position behind its record; 0: not written yet */
+    int result;      /* negative: refused */
+    uint32_t ready;  /* 1: may go */
 };
 
 struct place {
@@ -264,11 +265,16 @@ static int further_than_allowed(const struct log_room *room, uint64_t number)
 }
 
 /* It may be seen from now on; it is kept. */
-static void show(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
+static void show(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg,
+                 uint64_t number)
 {
-    room->shown = msg->number;
-    if (log_state_of(x)->text)
-        text_message(x, log_room_folded(room), msg);
+    struct roda_msg recorded = *msg;
+
+    room->shown = number;
+    if (!log_state_of(x)->text)
+        return;
+    recorded.number = number;
+    text_message(x, log_room_folded(room), &recorded);
 }
 
 static void on_interval(struct roda_ctx *x, void *arg, int result)
@@ -297,7 +303,7 @@ static void sync_in_time(struct roda_ctx *x)
 
 static roda_verdict unlogged(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
 {
-    room->shown = msg->number;
+    room->shown = partition_number(room, msg);
     roda_count(x, LOG_UNLOGGED, 1);
     return RODA_PASS;
 }
@@ -348,9 +354,10 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
         what.result = -ENOMEM;
         return wait_with(x, what);
     }
-    must = needs_disk(place.room, msg->number);
-    if (place.room->number < msg->number)
-        place.room->number = msg->number;
+    what.number = partition_number(place.room, msg);
+    must = needs_disk(place.room, what.number);
+    if (place.room->number < what.number)
+        place.room->number = what.number;
     if (place.p->state != PARTITION_READY) {
         what.ready = 1;
         what.result = place.p->error ? place.p->error : -EIO;
@@ -372,10 +379,10 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
         partition_want_sync(place.p);
         return verdict;
     }
-    if (msg->number > place.room->synced + LOG_SKIP / 2)
+    if (what.number > place.room->synced + LOG_SKIP / 2)
         partition_want_sync(place.p);
     sync_in_time(x);
-    show(x, place.room, msg);
+    show(x, place.room, msg, what.number);
     return RODA_PASS;
 }
 
@@ -383,7 +390,10 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
 
 static void write_one(struct roda_ctx *x, struct waiting *what)
 {
-    int64_t end = partition_append(what->p, what->room, what->msg);
+    int64_t end;
+
+    what->number = partition_number(what->room, what->msg);
+    end = partition_append(what->p, what->room, what->msg);
 
     (void)x;
     if (end == -ENOBUFS || what->ready)
@@ -394,7 +404,7 @@ static void write_one(struct roda_ctx *x, struct waiting *what)
         return;
     }
     what->ready = 1;
-    what->result = needs_disk(what->room, what->msg->number) ? (int)end : 0;
+    what->result = needs_disk(what->room, what->number) ? (int)end : 0;
 }
 
 /* As many as the files take now, in order; one that takes no more stops all. */
@@ -409,7 +419,7 @@ static void write_waiting(struct roda_ctx *x, struct commit *c)
             retry(x, c);
             return;
         }
-        if (what->end && needs_disk(what->room, what->msg->number))
+        if (what->end && needs_disk(what->room, what->number))
             partition_want_sync(what->p);
     }
 }
@@ -422,7 +432,7 @@ static int may_go(const struct waiting *what)
         return 0;
     if (what->end <= partition_synced(what->p))
         return 1;
-    return !needs_disk(what->room, what->msg->number);
+    return !needs_disk(what->room, what->number);
 }
 
 /* The oldest that may go and have one result, at once. */
@@ -443,7 +453,7 @@ static uint32_t let_go(struct roda_ctx *x, struct commit *c)
         if (result < 0)
             roda_count(x, LOG_REFUSED, 1);
         else if (what.end)
-            show(x, what.room, what.msg);
+            show(x, what.room, what.msg, what.number);
         roda_msg_unref(what.msg);
     }
     if (!n)
@@ -497,11 +507,11 @@ void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
             what->p->waiting--;
         what->ready = 1;
         if (what->end && what->end <= partition_synced(p)) {
-            what->room->shown = what->msg->number; /* it is on disk, and only waits for its turn */
+            what->room->shown = what->number; /* it is on disk, and only waits for its turn */
             continue;
         }
         what->end = 0;
-        what->result = needs_disk(what->room, what->msg->number) ? error : 0;
+        what->result = needs_disk(what->room, what->number) ? error : 0;
         if (!what->result)
             (void)unlogged(x, what->room, what->msg);
     }

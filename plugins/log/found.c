@@ -75,7 +75,9 @@ static struct log_room *add_room(struct found *f, uint32_t id, struct roda_str f
 /* The room of the running broker, which knows what was refused. */
 static const struct log_room *running(const struct found *f, uint32_t id)
 {
-    return f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
+    const struct log_room *room = f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
+
+    return room && room->text[0] != '@' ? room : NULL; /* two people's numbers are the log's own */
 }
 
 /* ---- LOG_ROOM --------------------------------------------------------------------------- */
@@ -378,6 +380,7 @@ static void forget_records(struct log_room *room)
     room->n_trees = 0;
     room->count = room->kept = room->syncing = 0;
     room->known = room->recorded = 0;
+    room->first_position = 0;
     if (!room->durable)
         room->synced = 0;
 }

@@ -603,15 +603,25 @@ static int make_room(struct partition *p, size_t len)
     return -ENOBUFS;
 }
 
+static int is_pair(const struct log_room *room)
+{
+    return room->text[0] == '@';
+}
+
+uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg)
+{
+    return is_pair(room) ? room->kept + 1 : msg->number;
+}
+
 static void fill(struct log_message *to, const struct log_room *room, const struct roda_msg *msg)
 {
     to->room = room->id;
     to->kind = msg->kind;
     to->flags = msg->flags;
     to->durable = room->durable;
-    to->epoch = msg->epoch;
-    to->number = msg->number;
-    to->prev = msg->prev;
+    to->epoch = room->epoch;
+    to->number = partition_number(room, msg);
+    to->prev = is_pair(room) ? room->kept : msg->prev;
     to->time_ns = msg->time_ns;
     to->to = msg->to;
     to->subject = msg->subject;
@@ -638,10 +648,11 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
 
     if (r)
         return r;
-    if (!room->recorded || room->epoch != msg->epoch) {
-        room->epoch = msg->epoch;
-        if (room->number >= msg->number)
-            room->number = msg->number - 1;
+    if (!room->recorded || (room->epoch != msg->epoch && !is_pair(room))) {
+        if (!is_pair(room))
+            room->epoch = msg->epoch;
+        if (room->number >= partition_number(room, msg))
+            room->number = partition_number(room, msg) - 1;
         r = put_room(p, room);
         if (r)
             return r;
@@ -664,7 +675,7 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     r = put(p, scratch, len);
     if (r)
         return r;
-    if (log_room_append(p->x, room, position, msg->epoch, msg->number, msg->time_ns)) {
+    if (log_room_append(p->x, room, position, room->epoch, record.message.number, msg->time_ns)) {
         partition_break(p, -ENOMEM); /* its chain is in the file, but not here: read it again */
         return -ENOMEM;
     }
@@ -828,7 +839,7 @@ static int begin_opening(struct partition *p)
     p->state = PARTITION_OPENING;
     p->writer->told = 0;
     roda_count(p->x, LOG_SEGMENTS, -(int64_t)p->n_segments);
-    return recovery_start(p, (int)p->writer->opening_first, on_recovered);
+    return recovery_start(p, (int)p->writer->opening_first, p->writer->synced, on_recovered);
 }
 
 static void heal(struct roda_ctx *x, void *arg, int result)

@@ -22,9 +22,9 @@ struct log_segment {
     uint64_t bytes; /* of records and header; the tail's grows */
     int64_t created_ns;
     struct roda_file *file; /* for reading; NULL: not open. The tail's is partition->tail */
-    uint32_t opening;
-    uint32_t readers; /* reads under way */
-    uint64_t used_ms; /* when it was read last */
+    uint32_t opening;       /* 1: it is being opened, 2: and a new file has its name since then */
+    uint32_t readers;       /* reads under way */
+    uint64_t used_ms;       /* when it was read last */
 };
 
 enum partition_state { PARTITION_CLOSED, PARTITION_OPENING, PARTITION_READY, PARTITION_BROKEN };
@@ -57,9 +57,10 @@ typedef void recovered_fn(struct partition *p, const struct recovered *found, in
 /* Fills p->rooms and p->segments from the files (the directory exists). Rooms that are in p->rooms
  * already (healing) keep number, and durable ones keep nothing beyond `synced`: what was refused.
  * At the start of the broker (first = 1), after an unclean end, it gives a new epoch and skips
- * numbers (LOG_SKIP) for each room of which not everything shown must be on disk. fn runs once,
- * never inside the call. */
-int recovery_start(struct partition *p, int first, recovered_fn *fn);
+ * numbers (LOG_SKIP) for each room of which not everything shown must be on disk. Healing, it trusts
+ * a sync only up to the position `synced`: segments that reach farther are written anew, into files
+ * of the same names. fn runs once, never inside the call. */
+int recovery_start(struct partition *p, int first, uint64_t synced, recovered_fn *fn);
 void recovery_cancel(struct partition *p);
 
 /* So many numbers beyond the last synced one may be shown; after an unclean end a room's numbers
@@ -73,6 +74,9 @@ void partition_close(struct partition *p);
 /* Appends a message of a room: msg has number, prev, time and epoch. Returns the position behind
  * the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);
+/* The number that the record of a message has, if it is the room's next: the message's own. Two people
+ * (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting. */
+uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);
 /* The snapshot of the tail is on disk, so that it can do without the segments before it. */
@@ -103,6 +107,8 @@ void partition_tail_file(struct partition *p, struct roda_file *file);
 /* The same for the segment before it, as long as not all of it is written: until its last sync is
  * done. NULL before that file is closed. */
 void partition_old_file(struct partition *p, struct roda_file *file);
+/* Another file has that segment's name, with the same records: reads see that one from now on. */
+void partition_file_changed(struct partition *p, uint64_t base);
 struct log_segment *partition_segment(struct partition *p, uint64_t position); /* NULL: gone */
 
 /* retention.c: removes whole segments that are too old or too many; from a timer, in steps. */

@@ -528,6 +528,14 @@ static void opened(struct reading *reading, uint64_t base, int result)
     }
 }
 
+/* What was opened is the old file of that name. */
+static void open_again(struct reading *reading, uint64_t base)
+{
+    for (struct read *read = reading->reads; read; read = read->next)
+        if (read->state == READ_OPENING && read->base == base)
+            read->state = READ_WAITING;
+}
+
 static void on_open(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
 {
     struct opening *opening = arg;
@@ -541,13 +549,15 @@ static void on_open(struct roda_ctx *x, void *arg, struct roda_file *file, int r
             break;
         }
     roda_free(x, opening);
-    if (!segment || segment->file) {
+    if (!segment || segment->file || segment->opening > 1) {
         roda_file_close(file);
         if (!segment)
             result = -ENOENT;
     } else {
         segment->file = file;
     }
+    if (segment && segment->opening > 1)
+        open_again(reading, base);
     if (segment)
         segment->opening = 0;
     if (!reading)
@@ -720,6 +730,18 @@ void partition_old_file(struct partition *p, struct roda_file *file)
 
     if (reading)
         lend(p, 1, &reading->old, &reading->old_base, file);
+}
+
+void partition_file_changed(struct partition *p, uint64_t base)
+{
+    struct log_segment *segment = segment_of_base(p, base);
+
+    if (!segment)
+        return;
+    roda_file_close(segment->file);
+    segment->file = NULL;
+    if (segment->opening)
+        segment->opening = 2;
 }
 
 static void cancel_reads(struct reading *reading)

@@ -9,7 +9,8 @@
 /*
  * From the files of a partition to its rooms, at the start of the broker and after storage failed.
  *
- *   LIST    the directory; the files of this partition, by base
+ *   LIST    the directory; the files of this partition, by base. Copies that were not finished are
+ *           removed
  *   LOOK    at the header of each: age and size are for retention
  *   SEARCH  from the newest file backwards for one with a whole snapshot, reading it:
  *             LOG_OPEN reached, nothing damaged before  -> READ goes on in it
@@ -18,9 +19,19 @@
  *             a damaged snapshot with good records behind, or one that counts in what was refused
  *                                                       -> an older one must serve
  *   READ    on to the end of the newest file (found.c makes rooms of the records)
- *   SEAL    unless the newest ends with LOG_END and is sound: what is torn is cut off, and the file
- *           and the one before it are synced, so that nothing relies on what is not on disk
+ *   SEAL    at the start: what is torn is cut off, and the newest file is synced; unless it ends with
+ *           LOG_END and is sound, the one before it as well, so that nothing relies on what is not
+ *           on disk
+ *   COPY    healing, in place of SEAL: each file that reaches beyond what was surely synced is
+ *           written anew, as far as it is whole: into NAME.copy, which is synced and then renamed
  *   the result
+ *
+ * Why COPY: a sync that failed leaves pages that count as clean and are not on disk. The next sync
+ * of that file does not write them, says that all is well, and proves nothing. As long as the page
+ * cache has them they can be read; so they are written again, elsewhere. Positions stay, and whoever
+ * has the old file open for reading is told. A copy that fails changes nothing and is made anew when
+ * healing is tried again. A broker that is killed between such a sync and its healing leaves pages
+ * of which the next one cannot know: what it finds is then only as sure as the page cache.
  *
  * Each step is one request to the core, whose answer takes the next step: exactly one answer is
  * on its way at any time, so after recovery_cancel() it is that answer that frees the memory.
@@ -42,6 +53,8 @@ enum {
     PATH_BYTES = 4096,
 };
 
+static const char copy_suffix[] = ".copy";
+
 struct found_file {
     uint64_t base, bytes;
     uint64_t segment_bytes; /* 0: not known */
@@ -62,6 +75,10 @@ struct recovery {
     uint64_t beyond; /* no file reaches so far, foreign ones included */
     uint32_t at;     /* the file at hand */
     struct roda_file *file;
+    uint64_t synced;        /* healing: what was surely on disk */
+    struct roda_file *copy; /* COPY: of the file at hand, up to offset */
+    uint64_t *leftovers;    /* bases of copies that were not finished */
+    uint32_t n_leftovers;
 
     uint32_t searching; /* 1: SEARCH */
     uint32_t opened;    /* in the file at hand LOG_OPEN was read */
@@ -78,8 +95,10 @@ struct recovery {
 static void recovery_free(struct recovery *r)
 {
     roda_file_close(r->file);
+    roda_file_close(r->copy);
     found_clear(&r->found);
     roda_free(r->x, r->files);
+    roda_free(r->x, r->leftovers);
     roda_free(r->x, r);
 }
 
@@ -98,6 +117,14 @@ static void path_of(const struct recovery *r, uint32_t at, char to[PATH_BYTES])
 
     log_segment_name(r->index, r->files[at].base, name);
     (void)snprintf(to, PATH_BYTES, "%s/%s", log_conf_of(r->x)->directory, name);
+}
+
+static void copy_path_of(const struct recovery *r, uint64_t base, char to[PATH_BYTES])
+{
+    char name[LOG_NAME_BYTES];
+
+    log_segment_name(r->index, base, name);
+    (void)snprintf(to, PATH_BYTES, "%s/%s%s", log_conf_of(r->x)->directory, name, copy_suffix);
 }
 
 static void say(const struct recovery *r, uint32_t level, uint32_t at, const char *fmt, ...)
@@ -232,6 +259,12 @@ static void on_synced(struct roda_ctx *x, void *arg, int result)
     seal_next(r);
 }
 
+static void say_cut(const struct recovery *r)
+{
+    say(r, RODA_LOG_WARNING, r->at, "cut %" PRIu64 " bytes of a record that was not written whole",
+        r->files[r->at].bytes - r->cut);
+}
+
 static void on_cut(struct roda_ctx *x, void *arg, int result)
 {
     struct recovery *r = arg;
@@ -243,8 +276,7 @@ static void on_cut(struct roda_ctx *x, void *arg, int result)
         fail(r, "cut off behind its last whole record", result);
         return;
     }
-    say(r, RODA_LOG_WARNING, r->at, "cut %" PRIu64 " bytes of a record that was not written whole",
-        r->files[r->at].bytes - r->cut);
+    say_cut(r);
     r->files[r->at].bytes = r->cut;
     result = roda_file_sync(r->file, on_synced, r);
     if (result < 0)
@@ -279,10 +311,168 @@ static void seal_next(struct recovery *r)
         open_file(r, RODA_FILE_READ | RODA_FILE_APPEND, on_open_to_seal);
 }
 
+/* ---- COPY ------------------------------------------------------------------------------- */
+
+static void copy_next(struct recovery *r);
+static void copy_piece(struct recovery *r);
+
+/* Whether the rename has happened is not known if it failed: it is as good as the other file. */
+static void on_renamed(struct roda_ctx *x, void *arg, int result)
+{
+    struct recovery *r = arg;
+
+    (void)x;
+    if (is_gone(r))
+        return;
+    partition_file_changed(r->p, r->files[r->at].base);
+    if (result < 0) {
+        fail(r, "replaced by its copy", result);
+        return;
+    }
+    if (r->cut && r->at + 1 == r->n_files)
+        say_cut(r);
+    say(r, RODA_LOG_NOTICE, r->at, "written anew, as its last sync had failed or was under way");
+    r->files[r->at].bytes = r->offset;
+    r->at++;
+    copy_next(r);
+}
+
+static void on_copied(struct roda_ctx *x, void *arg, int result)
+{
+    struct recovery *r = arg;
+    char from[PATH_BYTES], to[PATH_BYTES];
+
+    (void)x;
+    if (is_gone(r))
+        return;
+    roda_file_close(r->copy);
+    r->copy = NULL;
+    close_file(r);
+    copy_path_of(r, r->files[r->at].base, from);
+    path_of(r, r->at, to);
+    if (result >= 0)
+        result = roda_file_rename(r->x, from, to, on_renamed, r);
+    if (result < 0)
+        fail(r, "copied", result);
+}
+
+static void on_drained(struct roda_ctx *x, void *arg, int result)
+{
+    struct recovery *r = arg;
+
+    (void)x;
+    if (is_gone(r))
+        return;
+    if (result < 0)
+        fail(r, "copied", result);
+    else
+        copy_piece(r);
+}
+
+static void on_piece_to_copy(struct roda_ctx *x, void *arg, struct roda_str bytes, int result)
+{
+    struct recovery *r = arg;
+    int64_t offset = result;
+
+    (void)x;
+    if (is_gone(r))
+        return;
+    if (result >= 0 && bytes.len)
+        offset = roda_file_append(r->copy, bytes);
+    if (offset == -ENOBUFS) { /* the piece is read again when it is taken */
+        result = roda_file_sync(r->copy, on_drained, r);
+    } else if (offset < 0) {
+        result = (int)offset;
+    } else if (bytes.len) {
+        r->offset += bytes.len;
+        copy_piece(r);
+        return;
+    } else if (r->at + 1 == r->n_files) {
+        result = -EIO; /* it was longer a moment ago */
+    } else {
+        result = roda_file_sync(r->copy, on_copied, r);
+    }
+    if (result < 0)
+        fail(r, "copied", result);
+}
+
+/* The newest as far as it is whole; an older one, whose end may not have been read, all of it. */
+static void copy_piece(struct recovery *r)
+{
+    const struct found_file *file = &r->files[r->at];
+    uint64_t left = PIECE_BYTES;
+    int result;
+
+    if (r->at + 1 == r->n_files)
+        left = (r->cut ? r->cut : file->bytes) - r->offset;
+    if (left > PIECE_BYTES)
+        left = PIECE_BYTES;
+    result = left ? roda_file_read(r->file, r->offset, (size_t)left, on_piece_to_copy, r)
+                  : roda_file_sync(r->copy, on_copied, r);
+    if (result < 0)
+        fail(r, "copied", result);
+}
+
+static void on_open_copy(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct recovery *r = arg;
+
+    (void)x;
+    r->copy = file;
+    if (is_gone(r))
+        return;
+    if (result >= 0 && roda_file_size(file))
+        result = -EEXIST; /* a leftover that could not be removed */
+    if (result < 0) {
+        fail(r, "copied", result);
+        return;
+    }
+    r->offset = 0;
+    copy_piece(r);
+}
+
+static void on_open_to_copy(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct recovery *r = arg;
+    char path[PATH_BYTES];
+
+    (void)x;
+    r->file = file;
+    if (is_gone(r))
+        return;
+    copy_path_of(r, r->files[r->at].base, path);
+    if (result >= 0)
+        result = roda_file_open(r->x, path, RODA_FILE_READ | RODA_FILE_APPEND, on_open_copy, r);
+    if (result < 0)
+        fail(r, "copied", result);
+}
+
+static int is_in_doubt(const struct recovery *r, uint32_t at)
+{
+    return r->files[at].base + r->files[at].bytes > r->synced || (r->cut && at + 1 == r->n_files);
+}
+
+static void copy_next(struct recovery *r)
+{
+    while (r->at < r->n_files && !is_in_doubt(r, r->at))
+        r->at++;
+    if (r->at == r->n_files)
+        finish(r, 0);
+    else
+        open_file(r, RODA_FILE_READ, on_open_to_copy);
+}
+
+/* ---- the end of reading ----------------------------------------------------------------- */
+
 /* r->at is the newest, and read to its end. After a clean end it is synced as well: LOG_END may
  * have been the last that was written before the power failed. */
 static void seal(struct recovery *r)
 {
+    if (r->found.healing) {
+        r->at = 0;
+        copy_next(r);
+        return;
+    }
     if (r->at && !(r->found.ended && !r->found.damages))
         r->at--;
     seal_next(r);
@@ -692,6 +882,68 @@ static void remember(struct recovery *r)
     }
 }
 
+static void remove_leftover(struct recovery *r);
+
+static void on_leftover_removed(struct roda_ctx *x, void *arg, int result)
+{
+    struct recovery *r = arg;
+    char path[PATH_BYTES];
+
+    (void)x;
+    if (is_gone(r))
+        return;
+    copy_path_of(r, r->leftovers[r->n_leftovers], path);
+    if (result < 0 && result != -ENOENT)
+        roda_log(r->x, RODA_LOG_WARNING,
+                 "%s, a copy that was not finished, cannot be removed: %s; remove it", path,
+                 strerror(-result));
+    remove_leftover(r);
+}
+
+static void remove_leftover(struct recovery *r)
+{
+    char path[PATH_BYTES];
+    int result;
+
+    if (!r->n_leftovers) {
+        look_at_next(r);
+        return;
+    }
+    copy_path_of(r, r->leftovers[--r->n_leftovers], path);
+    result = roda_file_remove(r->x, path, on_leftover_removed, r);
+    if (result < 0)
+        finish(r, result);
+}
+
+static int is_copy(const struct recovery *r, struct roda_str name, uint64_t *ret_base)
+{
+    const size_t len = sizeof(copy_suffix) - 1;
+    uint32_t partition;
+
+    if (name.len < len || memcmp(name.ptr + name.len - len, copy_suffix, len) != 0)
+        return 0;
+    name.len -= len;
+    return !log_segment_parse(name, &partition, ret_base) && partition == r->index;
+}
+
+static int list_leftovers(struct recovery *r, const struct roda_str *names, size_t n)
+{
+    uint64_t base;
+    size_t found = 0;
+
+    for (size_t i = 0; i < n; i++)
+        found += (size_t)is_copy(r, names[i], &base);
+    if (!found)
+        return 0;
+    r->leftovers = roda_alloc(r->x, found * sizeof(*r->leftovers));
+    if (!r->leftovers)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        if (is_copy(r, names[i], &base))
+            r->leftovers[r->n_leftovers++] = base;
+    return 0;
+}
+
 static void on_list(struct roda_ctx *x, void *arg, const struct roda_str *names, size_t n,
                     int result)
 {
@@ -710,6 +962,8 @@ static void on_list(struct roda_ctx *x, void *arg, const struct roda_str *names,
     for (size_t i = 0; i < n && result >= 0; i++)
         if (!log_segment_parse(names[i], &partition, &base) && partition == r->index)
             result = add_file(r, base);
+    if (result >= 0)
+        result = list_leftovers(r, names, n);
     if (result < 0) {
         finish(r, result);
         return;
@@ -717,10 +971,10 @@ static void on_list(struct roda_ctx *x, void *arg, const struct roda_str *names,
     if (r->n_files)
         qsort(r->files, r->n_files, sizeof(*r->files), by_base);
     remember(r);
-    look_at_next(r);
+    remove_leftover(r);
 }
 
-int recovery_start(struct partition *p, int first, recovered_fn *fn)
+int recovery_start(struct partition *p, int first, uint64_t synced, recovered_fn *fn)
 {
     struct recovery *r = roda_alloc(p->x, sizeof(*r));
     int result;
@@ -730,6 +984,7 @@ int recovery_start(struct partition *p, int first, recovered_fn *fn)
         r->x = p->x;
         r->index = p->index;
         r->fn = fn;
+        r->synced = synced;
         r->found = (struct found){.x = p->x, .p = p, .healing = !first};
     }
     result = r ? roda_file_list(p->x, log_conf_of(p->x)->directory, on_list, r) : -ENOMEM;

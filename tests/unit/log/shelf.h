@@ -257,7 +257,7 @@ static inline void shelf_recovered(struct partition *p, const struct recovered *
 static inline void shelf_recover(int first)
 {
     recovered = (struct shelf_answer){.result = 1};
-    assert_int_equal(recovery_start(&partition, first, shelf_recovered), 0);
+    assert_int_equal(recovery_start(&partition, first, 0, shelf_recovered), 0);
     assert_int_equal(recovered.calls, 0);
     assert_true(testhost_run(host));
     assert_int_equal(recovered.calls, 1);

@@ -232,6 +232,26 @@ static void a_crash_skips_numbers_that_may_have_been_used(void **state)
     stop();
 }
 
+/* Two people's numbers begin anew with each broker, those of their records do not. */
+static void private_messages_are_kept_over_restarts(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = always\nprivate = yes\n";
+
+    (void)state;
+    start(2, conf);
+    for (unsigned run = 0; run < 4; run++) {
+        struct testhost_conn *ana = enter(0, "ana"), *bob = enter(1, "bob");
+        for (unsigned i = 0; i < 5; i++)
+            testhost_input(i % 2 ? bob : ana, i % 2 ? "TEXT+d|ana||psst\n" : "TEXT+d|bob||psst\n");
+        assert_true(testhost_run(host));
+        assert_int_equal(testhost_metric(host, "log", "log_records_total"), 5);
+        restart(2 + run % 3, conf, run % 2);
+        assert_false(testhost_logged(host, "contradicts"));
+        assert_false(testhost_logged(host, "damaged"));
+    }
+    stop();
+}
+
 /* ---- segments --------------------------------------------------------------------------- */
 
 static void segments_follow_each_other(void **state)
@@ -329,6 +349,7 @@ int main(void)
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
+        TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };

@@ -935,7 +935,7 @@ static void recovery_may_be_cancelled_at_any_time(void **state)
         book_write_part(old, old->len - 3);
         book_write(b);
         recovered = (struct shelf_answer){.result = 1};
-        assert_int_equal(recovery_start(&partition, 1, shelf_recovered), 0);
+        assert_int_equal(recovery_start(&partition, 1, 0, shelf_recovered), 0);
         for (uint32_t i = 0; i < turns; i++)
             (void)testhost_turn(host);
         ended = recovered.calls > 0;
@@ -965,7 +965,7 @@ static void without_memory_recovery_fails_and_may_be_tried_again(void **state)
         book_write_part(b, b->len - 3);
         testhost_fail_allocation(host, n);
         recovered = (struct shelf_answer){.result = 1};
-        int r = recovery_start(&partition, 1, shelf_recovered);
+        int r = recovery_start(&partition, 1, 0, shelf_recovered);
         assert_true(testhost_run(host));
         testhost_fail_allocation(host, 0);
         if (!r)
@@ -992,7 +992,7 @@ static void healing_without_memory_forgets_nothing(void **state)
     for (uint64_t n = 1;; n++) {
         testhost_fail_allocation(host, n);
         recovered = (struct shelf_answer){.result = 1};
-        int r = recovery_start(&partition, 0, shelf_recovered);
+        int r = recovery_start(&partition, 0, 0, shelf_recovered);
         assert_true(testhost_run(host));
         testhost_fail_allocation(host, 0);
         assert_int_equal(ops->synced, 3);
