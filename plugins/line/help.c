@@ -15,12 +15,10 @@ static const char *const about_lines[] = {
     "@ NICK: TEXT - somebody says something to you alone",
     "NUMBER ROOM NICK: TEXT - the same with /numbers on: the place of the message in its room",
     "* NUMBER ROOM - your own message was published and has this number (/numbers on)",
-    "TIME ... - one of these lines again: it was said at that time (/history, or before you "
-    "joined)",
+    "TIME ... - one of these lines again, said at that time (/history, or when you join)",
     "* NICK joined|left|quit|is|set|put|renamed|invited ... - what happened",
     "* @NICK ... - the same; their name is a word that answers to you begin with",
-    "* history ROOM FROM-TO: ... - what these numbers are: how many messages came, or why they did "
-    "not",
+    "* history ROOM FROM-TO: ... - of these numbers: how many messages came, or why not",
     "* notice to ROOM: TEXT - the broker says something",
     "* ... - anything else: an answer to you",
     "! ... - refused, and why: /help refusals",

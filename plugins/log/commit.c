@@ -118,7 +118,7 @@ static size_t private_name(const struct roda_msg *msg, char *to, size_t size)
         return 0;
     n[0] = roda_text_fold(roda_person_get(msg->sender, RODA_PERSON_NICK), nicks[0], LOG_NAME_MAX);
     n[1] = roda_text_fold(msg->to, nicks[1], LOG_NAME_MAX);
-    if (n[0] < 0 || n[1] < 0 || (size_t)(n[0] + n[1] + 2) > size)
+    if (n[0] < 0 || n[1] < 0 || (size_t)n[0] + (size_t)n[1] + 2 > size)
         return 0;
     a = (struct roda_str){nicks[0], (size_t)n[0]};
     b = (struct roda_str){nicks[1], (size_t)n[1]};
@@ -315,6 +315,15 @@ static int needs_disk(const struct log_room *room, uint64_t number)
     return room->durable || further_than_allowed(room, number);
 }
 
+/* Then a refusal at once would be taken for the answer to a message before. */
+static int waits(struct commit *c, const struct log_room *room)
+{
+    for (uint32_t i = 0; i < c->n; i++)
+        if (entry(c, i)->room == room)
+            return 1;
+    return c->lost > 0;
+}
+
 roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
 {
     struct place place;
@@ -324,12 +333,14 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
     find_place(x, ev->msg, &place);
     if (!place.p || (place.room && !needs_disk(place.room, place.room->number + 1)))
         return RODA_PASS;
-    if (!place.room || commit_of(x)->lost) {
+    if (place.room && place.p->state == PARTITION_READY && !commit_of(x)->lost)
+        return RODA_PASS;
+    if (waits(commit_of(x), place.room))
+        return RODA_PASS; /* publish refuses it, in its turn */
+    if (!place.room) {
         roda_count(x, LOG_REFUSED, 1);
         return roda_reject(ev, RODA_E_STORAGE, "not stored: out of memory; nothing was sent");
     }
-    if (place.p->state == PARTITION_READY)
-        return RODA_PASS;
     roda_count(x, LOG_REFUSED, 1);
     return roda_reject(ev, RODA_E_STORAGE, "not stored: %s; nothing was sent, try again later",
                        place.p->error ? strerror(-place.p->error) : "the log is not open");

@@ -57,9 +57,9 @@ typedef void recovered_fn(struct partition *p, const struct recovered *found, in
 /* Fills p->rooms and p->segments from the files (the directory exists). Rooms that are in p->rooms
  * already (healing) keep number, and durable ones keep nothing beyond `synced`: what was refused.
  * At the start of the broker (first = 1), after an unclean end, it gives a new epoch and skips
- * numbers (LOG_SKIP) for each room of which not everything shown must be on disk. Healing, it trusts
- * a sync only up to the position `synced`: segments that reach farther are written anew, into files
- * of the same names. fn runs once, never inside the call. */
+ * numbers (LOG_SKIP) for each room of which not everything shown must be on disk. Healing, it
+ * trusts a sync only up to the position `synced`: segments that reach farther are written anew,
+ * into files of the same names. fn runs once, never inside the call. */
 int recovery_start(struct partition *p, int first, uint64_t synced, recovered_fn *fn);
 void recovery_cancel(struct partition *p);
 
@@ -68,14 +68,15 @@ void recovery_cancel(struct partition *p);
 #define LOG_SKIP 10000u
 
 /* partition.c */
-int partition_open(struct partition *p, int first, void (*opened)(struct partition *p, int result));
+int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result));
 /* Behind everything appended: LOG_END, sync, close. The partition's memory is gone by and by. */
 void partition_close(struct partition *p);
 /* Appends a message of a room: msg has number, prev, time and epoch. Returns the position behind
  * the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);
-/* The number that the record of a message has, if it is the room's next: the message's own. Two people
- * (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting. */
+/* The number that the record of a message has, if it is the room's next: the message's own. Two
+ * people (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting.
+ *  */
 uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);

@@ -19,19 +19,20 @@
  *             a damaged snapshot with good records behind, or one that counts in what was refused
  *                                                       -> an older one must serve
  *   READ    on to the end of the newest file (found.c makes rooms of the records)
- *   SEAL    at the start: what is torn is cut off, and the newest file is synced; unless it ends with
- *           LOG_END and is sound, the one before it as well, so that nothing relies on what is not
- *           on disk
+ *   SEAL    at the start: what is torn is cut off, and the newest file is synced; unless it ends
+ *           with LOG_END and is sound, the one before it as well, so that nothing relies on what is
+ *           not on disk
  *   COPY    healing, in place of SEAL: each file that reaches beyond what was surely synced is
  *           written anew, as far as it is whole: into NAME.copy, which is synced and then renamed
  *   the result
  *
  * Why COPY: a sync that failed leaves pages that count as clean and are not on disk. The next sync
  * of that file does not write them, says that all is well, and proves nothing. As long as the page
- * cache has them they can be read; so they are written again, elsewhere. Positions stay, and whoever
- * has the old file open for reading is told. A copy that fails changes nothing and is made anew when
- * healing is tried again. A broker that is killed between such a sync and its healing leaves pages
- * of which the next one cannot know: what it finds is then only as sure as the page cache.
+ * cache has them they can be read; so they are written again, elsewhere. Positions stay, and
+ * whoever has the old file open for reading is told. A copy that fails changes nothing and is made
+ * anew when healing is tried again. A broker that is killed between such a sync and its healing
+ * leaves pages of which the next one cannot know: what it finds is then only as sure as the page
+ * cache.
  *
  * Each step is one request to the core, whose answer takes the next step: exactly one answer is
  * on its way at any time, so after recovery_cancel() it is that answer that frees the memory.
@@ -316,6 +317,16 @@ static void seal_next(struct recovery *r)
 static void copy_next(struct recovery *r);
 static void copy_piece(struct recovery *r);
 
+static void copy_failed(struct recovery *r, int result)
+{
+    if (result != -ENOMEM && result != -ECANCELED)
+        say(r, RODA_LOG_ERROR, r->at,
+            "cannot be written anew, which it must be as its last sync is in doubt: %s; make room "
+            "in %s or mend the disk: it is tried again by itself",
+            strerror(-result), log_conf_of(r->x)->directory);
+    finish(r, result);
+}
+
 /* Whether the rename has happened is not known if it failed: it is as good as the other file. */
 static void on_renamed(struct roda_ctx *x, void *arg, int result)
 {
@@ -326,7 +337,7 @@ static void on_renamed(struct roda_ctx *x, void *arg, int result)
         return;
     partition_file_changed(r->p, r->files[r->at].base);
     if (result < 0) {
-        fail(r, "replaced by its copy", result);
+        copy_failed(r, result);
         return;
     }
     if (r->cut && r->at + 1 == r->n_files)
@@ -353,7 +364,7 @@ static void on_copied(struct roda_ctx *x, void *arg, int result)
     if (result >= 0)
         result = roda_file_rename(r->x, from, to, on_renamed, r);
     if (result < 0)
-        fail(r, "copied", result);
+        copy_failed(r, result);
 }
 
 static void on_drained(struct roda_ctx *x, void *arg, int result)
@@ -364,7 +375,7 @@ static void on_drained(struct roda_ctx *x, void *arg, int result)
     if (is_gone(r))
         return;
     if (result < 0)
-        fail(r, "copied", result);
+        copy_failed(r, result);
     else
         copy_piece(r);
 }
@@ -393,7 +404,7 @@ static void on_piece_to_copy(struct roda_ctx *x, void *arg, struct roda_str byte
         result = roda_file_sync(r->copy, on_copied, r);
     }
     if (result < 0)
-        fail(r, "copied", result);
+        copy_failed(r, result);
 }
 
 /* The newest as far as it is whole; an older one, whose end may not have been read, all of it. */
@@ -410,7 +421,7 @@ static void copy_piece(struct recovery *r)
     result = left ? roda_file_read(r->file, r->offset, (size_t)left, on_piece_to_copy, r)
                   : roda_file_sync(r->copy, on_copied, r);
     if (result < 0)
-        fail(r, "copied", result);
+        copy_failed(r, result);
 }
 
 static void on_open_copy(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
@@ -424,7 +435,7 @@ static void on_open_copy(struct roda_ctx *x, void *arg, struct roda_file *file, 
     if (result >= 0 && roda_file_size(file))
         result = -EEXIST; /* a leftover that could not be removed */
     if (result < 0) {
-        fail(r, "copied", result);
+        copy_failed(r, result);
         return;
     }
     r->offset = 0;
@@ -444,7 +455,7 @@ static void on_open_to_copy(struct roda_ctx *x, void *arg, struct roda_file *fil
     if (result >= 0)
         result = roda_file_open(r->x, path, RODA_FILE_READ | RODA_FILE_APPEND, on_open_copy, r);
     if (result < 0)
-        fail(r, "copied", result);
+        copy_failed(r, result);
 }
 
 static int is_in_doubt(const struct recovery *r, uint32_t at)
@@ -544,15 +555,17 @@ static void damage_ended(struct recovery *r)
     found_damage(&r->found, bytes);
 }
 
-/* A run that was broken off leaves the beginning of a record. One that is there in its whole length
- * and does not decode may have been good once: then its number was used. */
+/* A run that was broken off leaves the beginning of a record, or zeros. One that is there in its
+ * whole length and does not decode may have been good once: then its number was used. So may one of
+ * an impossible length. (A record that was good, whose length alone was damaged so that it reaches
+ * beyond the end, cannot be told from one that was broken off.) */
 static void torn_tail(struct recovery *r)
 {
     uint64_t bytes = r->offset - r->lost_from;
 
     r->cut = r->lost_from;
     r->found.ended = 0;
-    if (r->lost_length == bytes)
+    if (r->lost_length && (r->lost_length <= bytes || r->lost_length > LOG_RECORD_MAX))
         found_damage(&r->found, bytes);
 }
 

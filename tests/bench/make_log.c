@@ -142,7 +142,7 @@ static void say(struct out *out, struct room *room, int64_t time_ns)
     struct log_message *m = &record.message;
     char front[64];
     int n = snprintf(front, sizeof front, "%s %llu ", room->name,
-                     (unsigned long long)(state->number + 1));
+                     (unsigned long long)state->number + 1);
 
     memcpy(text, front, (size_t)n);
     *m = (struct log_message){.room = state->room,

@@ -6,8 +6,8 @@
 
 /*
  * A disk in memory. Every request is answered in a later turn, in the order of the requests of
- * its worker. What is appended is seen by reads at once and is "written" at the end of the turn;
- * what was synced survives testhost_power_cut().
+ * its worker. What is appended is seen by reads at once and is "written" at the end of the turn, or
+ * held until a sync; what was synced survives testhost_power_cut().
  */
 
 #define WAITING_BYTES_MAX (1u << 20)
@@ -484,6 +484,11 @@ const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_
 void testhost_hold_files(struct testhost *h, bool on)
 {
     h->hold_files = on;
+}
+
+void testhost_hold_writes(struct testhost *h, bool on)
+{
+    h->hold_writes = on;
 }
 
 void testhost_fail_writes(struct testhost *h, int error)

@@ -699,7 +699,8 @@ size_t testhost_turn_worker(struct testhost *h, uint32_t worker)
     timers_run(w);
     conn_reports(w);
     conn_flush(w);
-    files_write(w);
+    if (!w->host->hold_writes)
+        files_write(w);
     posts_push(h, &w->out);
     posts_push(h, &w->after);
     return h->progress - before;
@@ -952,7 +953,7 @@ int testhost_stop(struct testhost *h)
     if (h->stopped)
         return 0;
     host_current = h;
-    h->hold_files = h->hold_offloads = false;
+    h->hold_files = h->hold_writes = h->hold_offloads = false;
     memset(h->full_windows, 0, (size_t)h->n_workers * h->n_workers * sizeof *h->full_windows);
     if (h->started) {
         h->stopping = true;

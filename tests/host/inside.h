@@ -310,7 +310,7 @@ struct testhost {
     size_t progress;
     uint64_t allocations, fail_at;
     bool *full_windows; /* from * n_workers + to */
-    bool hold_offloads, hold_files;
+    bool hold_offloads, hold_files, hold_writes;
     int write_error;
     int64_t core_metrics[5];
     uint8_t hash_key[16];

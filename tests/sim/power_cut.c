@@ -44,6 +44,7 @@
 #define STEPS_AFTER    UINT64_C(1000000)
 #define SEED_SECONDS   120u
 #define HEAL_NS        UINT64_C(30000000000)
+#define SLOW_DISK_NS   UINT64_C(5000000000)
 #define PAUSE_NS_MAX   UINT64_C(5000000)
 
 static const char *const scenario_names[SCENARIOS] = {"power", "kill", "mixed", "faults", "flip"};
@@ -247,8 +248,21 @@ static void stop_in_order(struct world *w)
     files_check(w, true);
 }
 
+/* A room that is durable and was heard again has its partition healed. */
+static void mark_cache_only(struct world *w, enum end end)
+{
+    for (uint32_t i = 0; i < ROOMS; i++) {
+        bool doubt = w->failed_storage && !(w->healed && is_durable(w, i));
+        w->cache_only[i] = end != END_POWER && (w->cache_only[i] || doubt);
+    }
+}
+
 static void end_life(struct world *w, enum end end)
 {
+    mark_cache_only(w, end);
+    struct sim_faults none = sim_faults_none();
+
+    sim_set_faults(w->kernel, &none);
     if (w->loud)
         fprintf(stderr, "  ---- %s\n",
                 end == END_POWER  ? "power cut"
@@ -308,17 +322,20 @@ static bool all_accepted(struct world *w)
 /* The disk is well again: so must be the log, by itself and soon. */
 static void heal(struct world *w)
 {
+    struct sim_faults none = sim_faults_none();
     uint64_t deadline;
 
-    sim_faults_stop(w->kernel);
-    sim_set_disk(w->kernel, 0);
+    sim_set_faults(w->kernel, &none);
     deadline = sim_now_ns(w->kernel) + HEAL_NS;
     if (w->loud)
         fprintf(stderr, "  ---- the disk is well again\n");
     w->quiet = true;
     memset(w->accepted, 0, sizeof w->accepted);
+    w->flood = false;
     while (!w->failed && !all_accepted(w)) {
         struct client *c = &w->clients[0];
+        if (c->end && c->said > MESSAGES_MAX / 2)
+            client_gone(c);
         if (!c->end)
             client_connect(w, c);
         else if (c->entered && c->answered == c->said)
@@ -334,6 +351,7 @@ static void heal(struct world *w)
                  c->id, c->said, c->answered);
     }
     book_healed(w);
+    w->healed = true;
     w->quiet = false;
 }
 
@@ -351,8 +369,6 @@ static void trouble(struct world *w)
         (void)step(w);
     if (!sim_random(w->kernel, 4)) { /* it ends before that */
         end_life(w, sim_random(w->kernel, 2) ? END_POWER : END_KILL);
-        sim_faults_stop(w->kernel);
-        sim_set_disk(w->kernel, 0);
         w->broker = NULL;
         return;
     }
@@ -369,11 +385,15 @@ static void crowd_talks(struct world *w)
 
     mild.short_write = sim_random(w->kernel, 2) ? 0.3 : 0;
     mild.short_read = sim_random(w->kernel, 2) ? 0.3 : 0;
-    sim_set_faults(w->kernel, &mild);
     w->quiet = false;
     w->heavy = !sim_random(w->kernel, 4);
+    w->flood = !w->heavy && !sim_random(w->kernel, 24);
+    w->flooded = w->flooded || w->flood;
+    if (w->flood) /* more is said than may be shown before it is synced */
+        mild.disk_max_ns = SLOW_DISK_NS;
+    sim_set_faults(w->kernel, &mild);
     w->n_clients = 2 + (uint32_t)sim_random(w->kernel, CLIENTS_MAX - 1);
-    for (uint64_t n = sim_random(w->kernel, 6000); n && !w->failed; n--)
+    for (uint64_t n = sim_random(w->kernel, w->flood ? 60000 : 6000); n && !w->failed; n--)
         (void)step(w);
 }
 
@@ -392,7 +412,7 @@ static enum end draw_end(struct world *w)
 /* Starts, and looks at what is there. */
 static bool begin_life(struct world *w, bool hit_newest)
 {
-    w->failed_storage = false;
+    w->failed_storage = w->healed = false;
     w->n_clients = 0;
     if (!start_broker(w))
         return false;

@@ -18,7 +18,7 @@
 #define NUMBERS_MAX  3000000u /* of a room, those skipped after crashes included */
 #define CLIENTS_MAX  8u       /* at a time */
 #define LIVES_MAX    250u     /* clients over the whole run */
-#define MESSAGES_MAX 2000u    /* of one client */
+#define MESSAGES_MAX 6000u    /* of one client */
 
 extern const char *const room_names[ROOMS];
 
@@ -42,6 +42,7 @@ struct book { /* what was said and seen over all lives of the broker */
     /* In the last reading of a room's history: */
     uint8_t listed[NUMBERS_MAX];
     uint8_t lost[NUMBERS_MAX]; /* said to be lost */
+    uint32_t said[LIVES_MAX];  /* messages of each client */
     uint64_t marked;           /* up to here something stands in those two */
     uint64_t highest[ROOMS];   /* seen */
     uint64_t floor[ROOMS];     /* highest when this life of the broker began */
@@ -84,15 +85,19 @@ struct world {
     /* The configuration of this life of the broker. */
     uint32_t sync; /* 0 never, 1 interval, 2 always */
     bool sync_some;
-    bool heavy;           /* long texts, so that segments end */
-    bool failed_storage;  /* the disk failed in this life, on purpose */
-    bool ever_failed;     /* in this life or one before */
-    bool power_failed;    /* in a life before: what was not synced may have holes */
-    bool same_sync;       /* sync is the same in all lives */
-    bool spoiled;         /* something was damaged on purpose, once */
-    bool quiet;           /* nobody says anything new */
-    bool accepted[ROOMS]; /* something was, since the disk is well again */
-    uint64_t warnings;    /* of the log, since the start of this life */
+    bool heavy;             /* long texts, so that segments end */
+    bool flood;             /* all in one room, and the disk is slow */
+    bool flooded;           /* in this life or one before */
+    bool failed_storage;    /* the disk failed in this life, on purpose */
+    bool ever_failed;       /* in this life or one before */
+    bool healed;            /* the disk failed in this life, and the log is well again */
+    bool cache_only[ROOMS]; /* perhaps: a sync failed, and nobody was left to know of it */
+    bool power_failed;      /* in a life before: what was not synced may have holes */
+    bool same_sync;         /* sync is the same in all lives */
+    bool spoiled;           /* something was damaged on purpose, once */
+    bool quiet;             /* nobody says anything new */
+    bool accepted[ROOMS];   /* something was, since the disk is well again */
+    uint64_t warnings;      /* of the log, since the start of this life */
     uint64_t turns;
     struct book book;
 };
@@ -105,8 +110,8 @@ int room_index(const char *name);
 /* A new message; false: this client has said enough. */
 bool book_say(struct world *w, uint32_t client, uint32_t sequence, uint32_t room);
 void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, uint32_t sequence);
-/* From history. After a failed fsync and a kill this may stand in the page cache alone, which no
- * later fsync tells. */
+/* From history. After a failed fsync and an end before healing this may stand in the page cache
+ * alone, which no later fsync tells. */
 void book_see_past(struct world *w, uint32_t room, uint64_t number, uint32_t client,
                    uint32_t sequence);
 /* The sender was told. */

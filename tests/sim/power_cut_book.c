@@ -85,7 +85,7 @@ void book_see(struct world *w, uint32_t room, uint64_t number, uint32_t client, 
 void book_see_past(struct world *w, uint32_t room, uint64_t number, uint32_t client,
                    uint32_t sequence)
 {
-    see(w, room, number, client, sequence, !w->ever_failed);
+    see(w, room, number, client, sequence, !w->cache_only[room]);
 }
 
 void book_answer(struct world *w, uint32_t room, uint64_t number, uint32_t client,
@@ -114,8 +114,9 @@ void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char
              (unsigned long long)m->number, room_names[m->room], line);
     if (!w->failed_storage)
         fail(w, "m%u/%u is refused though nothing is wrong: %s", client, sequence, line);
-    /* Nobody would know a room's numbers after a crash before it is on disk for the first time. */
-    if (!is_durable(w, m->room) && w->book.highest[m->room] > w->book.floor[m->room])
+    /* Nobody would know a room's numbers after a crash before it is on disk for the first time, nor
+     * when too many were shown since then. */
+    if (!is_durable(w, m->room) && w->book.highest[m->room] > w->book.floor[m->room] && !w->flooded)
         fail(w, "m%u/%u is refused in %s, which is not durable: %s", client, sequence,
              room_names[m->room], line);
     if (!strstr(line, "stored"))
@@ -130,7 +131,7 @@ void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char
 void book_healed(struct world *w)
 {
     for (uint32_t c = 0; c < w->lives && c < LIVES_MAX; c++)
-        for (uint32_t s = 0; s < MESSAGES_MAX; s++)
+        for (uint32_t s = 0; s < w->book.said[c]; s++)
             if (w->book.messages[c][s].fate == FATE_REFUSED &&
                 w->book.messages[c][s].life == w->life && !w->book.messages[c][s].seen)
                 w->book.messages[c][s].gone_for_sure = true;
@@ -139,7 +140,7 @@ void book_healed(struct world *w)
 void book_stopped(struct world *w)
 {
     for (uint32_t c = 0; c < w->lives && c < LIVES_MAX; c++)
-        for (uint32_t s = 0; s < MESSAGES_MAX; s++) {
+        for (uint32_t s = 0; s < w->book.said[c]; s++) {
             struct said *m = &w->book.messages[c][s];
             /* What passed unlogged while the disk failed is gone, and said to be. */
             if (m->seen && m->life == w->life && !w->failed_storage)

@@ -16,6 +16,7 @@
  */
 
 #define UNANSWERED_MAX 200u
+#define FLOOD_READ     1000u
 
 static void client_send(struct client *c, const char *fmt, ...)
 {
@@ -140,6 +141,8 @@ static void ask_room(struct client *c)
     c->since = 0;
     if (!sim_random(w->kernel, 3))
         c->since = sim_random(w->kernel, w->book.highest[c->room] + 1);
+    if (w->flooded && w->book.highest[c->room] > FLOOD_READ) /* not all of it: that takes long */
+        c->since = w->book.highest[c->room] - sim_random(w->kernel, FLOOD_READ);
     c->asked = c->since;
     ask_page(c);
 }
@@ -280,7 +283,7 @@ void client_say(struct client *c, uint32_t room)
     enum { LONGEST = 3600 };
     static char text[LONGEST + 1];
     struct world *w = c->world;
-    uint64_t length = sim_random(w->kernel, 8) ? 0 : sim_random(w->kernel, 600);
+    uint64_t length = w->flood || sim_random(w->kernel, 8) ? 0 : sim_random(w->kernel, 600);
 
     if (w->heavy && sim_random(w->kernel, 4))
         length = 3000 + sim_random(w->kernel, 600);
@@ -300,7 +303,10 @@ static void client_act(struct world *w, struct client *c)
 
     if (!c->entered || c->out_len > sizeof c->out / 2 || c->said + 1 - c->answered > UNANSWERED_MAX)
         return;
-    if (what < 80) {
+    if (w->flood) {
+        for (unsigned burst = 100; burst; burst--)
+            client_say(c, 0);
+    } else if (what < 80) {
         unsigned burst = 1 + (unsigned)sim_random(w->kernel, w->heavy ? 3 : 10);
         while (burst--)
             client_say(c, room);

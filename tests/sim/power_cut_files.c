@@ -19,6 +19,7 @@
 #define FILES_MAX  512u
 #define ROOMS_MAX  64u
 #define SPOILS_MAX 4u
+#define LAST_BYTES 300u
 
 struct segment {
     char path[64];
@@ -42,7 +43,8 @@ struct reading {
     uint8_t room_of[ROOMS_MAX];
     struct kept *kept[ROOMS];
     size_t n[ROOMS], size[ROOMS];
-    bool ended; /* LOG_END is the last record of the newest segment */
+    bool ended;  /* LOG_END is the last record of the newest segment */
+    bool copies; /* a broker that was healing has ended: there may be one that is not finished */
 };
 
 /* ---- which files there are -------------------------------------------------------------- */
@@ -52,12 +54,15 @@ static void add_segment(void *arg, const char *name)
     struct reading *r = arg;
     struct segment *s = &r->segments[r->n_segments];
 
+    if (strstr(name, ".copy")) /* of recovery, broken off */
+        return;
     if (r->n_segments == FILES_MAX) {
         fail(r->w, "more than %u files", FILES_MAX);
         return;
     }
     if (log_segment_parse((struct roda_str){name, strlen(name)}, &s->partition, &s->base)) {
-        fail(r->w, "%s is no segment's name", name);
+        if (!r->copies || !strstr(name, ".segment.copy"))
+            fail(r->w, "%s is no segment's name", name);
         return;
     }
     (void)snprintf(s->path, sizeof s->path, "%s/%s", LOG_DIRECTORY, name);
@@ -247,7 +252,7 @@ static void check_gap(struct world *w, uint32_t room, const struct kept *a, cons
     for (uint64_t n = a->number + 1; n < b->number && n < NUMBERS_MAX; n++)
         if (w->book.by_number[room][n] || !w->power_failed)
             fail(w, "%s is durable, but %llu is missing", room_names[room], (unsigned long long)n);
-    if (b->epoch != a->epoch)
+    if (b->epoch != a->epoch && !w->power_failed)
         fail(w, "%s is durable, but %llu has the epoch %llx and %llu %llx", room_names[room],
              (unsigned long long)b->number, (unsigned long long)b->epoch,
              (unsigned long long)a->number, (unsigned long long)a->epoch);
@@ -278,7 +283,7 @@ static void check_room(struct reading *r, uint32_t room)
 static void check_all_kept(struct world *w)
 {
     for (uint32_t c = 0; c < LIVES_MAX && c < w->lives && !w->failed; c++)
-        for (uint32_t s = 0; s < MESSAGES_MAX; s++) {
+        for (uint32_t s = 0; s < w->book.said[c]; s++) {
             struct said *m = &w->book.messages[c][s];
             if (m->must_keep && !m->in_files && !m->spoiled)
                 fail(w, "m%u/%u (%llu of %s) was shown, must be kept, and is in no file", c, s,
@@ -294,6 +299,7 @@ void files_check(struct world *w, bool clean)
 
     memset(r, 0, sizeof *r);
     r->w = w;
+    r->copies = clean && w->failed_storage;
     list_segments(r);
     for (size_t i = 0; i < r->n_segments && !w->failed; i++) {
         read_segment(r, &r->segments[i]);
@@ -340,7 +346,7 @@ bool files_spoil(struct world *w)
     static struct reading reading;
     struct reading *r = &reading;
     const struct segment *s;
-    size_t size = 0;
+    size_t size = 0, from = 0;
     const char *bytes;
     char *copy;
 
@@ -355,6 +361,9 @@ bool files_spoil(struct world *w)
         if (bytes && size > 2000)
             break;
     }
+    /* What stands last is what could be taken for a torn tail. */
+    if (size > LAST_BYTES && !sim_random(w->kernel, 3))
+        from = size - LAST_BYTES;
     if (!bytes || !size)
         return false;
     copy = malloc(size);
@@ -362,7 +371,7 @@ bool files_spoil(struct world *w)
         abort();
     memcpy(copy, bytes, size);
     for (uint64_t n = 1 + sim_random(w->kernel, SPOILS_MAX); n; n--) {
-        size_t offset = sim_random(w->kernel, size);
+        size_t offset = from + sim_random(w->kernel, size - from);
         if (w->loud)
             fprintf(stderr, "  spoils %s at %zu of %zu\n", s->path, offset, size);
         mark_spoiled(w, bytes, size, offset);

@@ -254,14 +254,19 @@ static inline void shelf_recovered(struct partition *p, const struct recovered *
         recovered.voids[i] = found->voids[i];
 }
 
-static inline void shelf_recover(int first)
+static inline void shelf_recover_from(int first, uint64_t synced)
 {
     recovered = (struct shelf_answer){.result = 1};
-    assert_int_equal(recovery_start(&partition, first, 0, shelf_recovered), 0);
+    assert_int_equal(recovery_start(&partition, first, synced, shelf_recovered), 0);
     assert_int_equal(recovered.calls, 0);
     assert_true(testhost_run(host));
     assert_int_equal(recovered.calls, 1);
     assert_null(partition.recovery);
+}
+
+static inline void shelf_recover(int first)
+{
+    shelf_recover_from(first, 0);
 }
 
 static inline struct log_room *shelf_room(const char *name)

@@ -402,6 +402,32 @@ static void a_last_record_that_was_good_once_counts_as_used(void **state)
     book_free(b);
 }
 
+/* LOG_END behind it does not save it if that is damaged too; nor does a length that cannot be. */
+static void damaged_records_at_the_end_count_as_used(void **state)
+{
+    struct book *b = some_talk(0);
+    struct log_room *ops = log_rooms_find(&rooms, str("ops"));
+    size_t last = b->len;
+
+    (void)state;
+    book_say(b, ops);
+    book_mark(b, LOG_END);
+    b->bytes[b->len - 1] ^= 1;
+    for (int byte = 0; byte < 2; byte++) {
+        size_t hit = byte ? last + 3 : last + 20;
+        b->bytes[hit] ^= 1;
+        book_write(b);
+        shelf_recover(1);
+        assert_int_equal(recovered.result, 0);
+        assert_int_equal(recovered.found.end, last);
+        assert_true(shelf_room("ops")->number > ops->number);
+        assert_true(shelf_room("ops")->epoch != ops->epoch);
+        shelf_forget();
+        b->bytes[hit] ^= 1;
+    }
+    book_free(b);
+}
+
 static void a_segment_that_was_only_begun_is_removed(void **state)
 {
     struct book *old = some_talk(0), *b = book_open(&rooms, NEXT);
@@ -853,6 +879,241 @@ static void a_snapshot_that_counts_in_what_was_refused_does_not_serve(void **sta
     book_free(b);
 }
 
+/* ---- what a failed sync leaves ----------------------------------------------------------- */
+
+static const char *copy_path(uint64_t base)
+{
+    static char path[80];
+
+    (void)snprintf(path, sizeof(path), "%s.copy", book_path(base));
+    return path;
+}
+
+/* Whether the file is another one than before, with the same bytes. */
+static int is_written_anew(const struct book *b, size_t len, const char *before)
+{
+    const char *bytes = testhost_file_get(host, book_path(b->base), NULL);
+
+    assert_int_equal(file_length(b->base), len);
+    assert_memory_equal(bytes, b->bytes, len);
+    assert_null(testhost_file_get(host, copy_path(b->base), NULL));
+    return bytes != before;
+}
+
+static void healing_writes_anew_what_was_not_surely_synced(void **state)
+{
+    struct book *old = some_talk(0), *b = book_open(&rooms, NEXT);
+
+    (void)state;
+    book_start(b, LOG_SYNC_NEVER, "");
+    book_say(b, log_rooms_find(&rooms, str("lobby")));
+    size_t whole = b->len;
+    book_say(b, log_rooms_find(&rooms, str("lobby")));
+    for (int torn = 0; torn < 2; torn++) {
+        size_t len = torn ? whole : b->len;
+        const uint64_t synced[] = {0, old->len - 1, old->len, NEXT, NEXT + len - 1, NEXT + len};
+        for (size_t i = 0; i < sizeof(synced) / sizeof(*synced); i++) {
+            book_write(old);
+            book_write_part(b, torn ? b->len - 3 : b->len);
+            const char *first = testhost_file_get(host, book_path(0), NULL);
+            const char *second = testhost_file_get(host, book_path(NEXT), NULL);
+            shelf_recover_from(0, synced[i]);
+            assert_int_equal(recovered.result, 0);
+            assert_int_equal(recovered.found.end, NEXT + len);
+            assert_int_equal(recovered.found.next_base, 2 * SHELF_SEGMENT);
+            assert_int_equal(partition.n_segments, 2);
+            assert_int_equal(partition.segments[0].bytes, old->len);
+            assert_int_equal(partition.segments[1].bytes, len);
+            assert_int_equal(partition.segments[1].created_ns, 1000 + NEXT);
+            assert_int_equal(is_written_anew(old, old->len, first), synced[i] < old->len);
+            assert_int_equal(is_written_anew(b, len, second), torn || synced[i] < NEXT + len);
+            shelf_forget();
+            testhost_power_cut(host);
+            (void)is_written_anew(b, len, NULL);
+        }
+    }
+    assert_true(testhost_logged(host, "written anew"));
+    assert_true(testhost_logged(host, "bytes of a record that was not written whole"));
+    book_free(old);
+    book_free(b);
+}
+
+/* Larger than what a file takes before it is synced, and in pieces that end anywhere. */
+static struct book *long_talk(void)
+{
+    struct book *b = book_open(&rooms, 0);
+    struct log_room *lobby = book_new_room(b, "lobby", 11);
+    static char text[60000];
+
+    memset(text, 'x', sizeof(text));
+    while (b->len < 3 * SHELF_SEGMENT + 12345)
+        book_say_text(b, lobby, (struct roda_str){text, sizeof(text)});
+    return b;
+}
+
+static void a_copy_waits_for_the_disk(void **state)
+{
+    struct book *b = long_talk();
+
+    (void)state;
+    book_write(b);
+    const char *before = testhost_file_get(host, book_path(0), NULL);
+    testhost_hold_writes(host, true);
+    shelf_recover(0);
+    testhost_hold_writes(host, false);
+    assert_int_equal(recovered.result, 0);
+    assert_true(is_written_anew(b, b->len, before));
+    shelf_forget();
+    testhost_power_cut(host);
+    assert_true(is_written_anew(b, b->len, before));
+    book_free(b);
+}
+
+static void a_copy_that_fails_changes_nothing_and_is_tried_again(void **state)
+{
+    struct book *b = long_talk();
+    uint32_t failures = 0, failed = 1;
+
+    (void)state;
+    for (uint32_t turns = 0; failed; turns++) {
+        book_write(b);
+        const char *before = testhost_file_get(host, book_path(0), NULL);
+        recovered = (struct shelf_answer){.result = 1};
+        assert_int_equal(recovery_start(&partition, 0, 0, shelf_recovered), 0);
+        for (uint32_t i = 0; i < turns; i++)
+            (void)testhost_turn(host);
+        testhost_fail_writes(host, -ENOSPC);
+        assert_true(testhost_run(host));
+        testhost_fail_writes(host, 0);
+        assert_int_equal(recovered.calls, 1);
+        failed = recovered.result != 0;
+        failures += failed;
+        if (failed) {
+            assert_int_equal(recovered.result, -ENOSPC);
+            assert_ptr_equal(testhost_file_get(host, book_path(0), NULL), before);
+            assert_true(testhost_logged(host, "cannot be written anew"));
+            assert_non_null(testhost_file_get(host, copy_path(0), NULL));
+            shelf_recover(0);
+            assert_int_equal(recovered.result, 0);
+        }
+        assert_true(is_written_anew(b, b->len, before));
+        shelf_forget();
+    }
+    assert_true(failures > 10);
+    book_free(b);
+}
+
+static void leftovers_are_removed_at_the_start(void **state)
+{
+    struct book *b = some_talk(0);
+    static const char other[] = "/log/04-0000000000000000.segment.copy";
+
+    (void)state;
+    book_mark(b, LOG_END);
+    book_write(b);
+    testhost_file_put(host, copy_path(0), b->bytes, 100);
+    testhost_file_put(host, copy_path(NEXT), b->bytes, 0);
+    testhost_file_put(host, other, "not ours", 8);
+    testhost_file_put(host, "/log/.copy", "nor this", 8);
+    shelf_recover(1);
+    assert_int_equal(recovered.result, 0);
+    assert_true(recovered.found.clean);
+    assert_int_equal(recovered.found.next_base, SHELF_SEGMENT);
+    assert_null(testhost_file_get(host, copy_path(0), NULL));
+    assert_null(testhost_file_get(host, copy_path(NEXT), NULL));
+    assert_non_null(testhost_file_get(host, other, NULL));
+    assert_non_null(testhost_file_get(host, "/log/.copy", NULL));
+    assert_int_equal(file_length(0), b->len);
+    assert_int_equal(testhost_log_lines(host), 0);
+    book_free(b);
+}
+
+/* Whenever a copy is given up, the next start finds what was there. */
+static void healing_may_be_cancelled_at_any_time(void **state)
+{
+    struct book *b = some_talk(0);
+
+    (void)state;
+    uint32_t turns = 0, leftovers = 0;
+    for (int ended = 0; !ended; turns++) {
+        book_write(b);
+        recovered = (struct shelf_answer){.result = 1};
+        assert_int_equal(recovery_start(&partition, 0, 0, shelf_recovered), 0);
+        for (uint32_t i = 0; i < turns; i++)
+            (void)testhost_turn(host);
+        ended = recovered.calls > 0;
+        recovery_cancel(&partition);
+        assert_true(testhost_run(host));
+        assert_int_equal(recovered.calls, ended);
+        leftovers += testhost_file_get(host, copy_path(0), NULL) != NULL;
+        shelf_forget();
+        shelf_recover(1);
+        assert_int_equal(recovered.result, 0);
+        (void)is_written_anew(b, b->len, NULL);
+        shelf_forget();
+    }
+    assert_true(leftovers > 2);
+    book_free(b);
+}
+
+static void count_read(struct partition *p, void *arg, const struct log_record *record, int result)
+{
+    int *ret_result = arg;
+
+    assert_ptr_equal(p, &partition);
+    assert_true(!record == (result != 0));
+    *ret_result = result;
+}
+
+static int read_now(uint64_t position)
+{
+    int result = 1;
+
+    assert_int_equal(partition_read(&partition, position, count_read, &result), 0);
+    assert_true(testhost_run(host));
+    return result;
+}
+
+/* A read that begins at any time sees the same; later ones see the new file. */
+static void who_reads_meanwhile_sees_the_new_file_afterwards(void **state)
+{
+    struct book *b = long_talk();
+    char *zeros = calloc(1, b->len);
+
+    (void)state;
+    assert_non_null(zeros);
+    for (int opened = 0; opened < 2; opened++) {
+        int ended = 0;
+        for (uint32_t turns = 0; !ended; turns++) {
+            int result = 1;
+            book_write(b);
+            shelf_recover(1);
+            shelf_room("lobby")->shown = UINT64_MAX;
+            if (opened)
+                assert_int_equal(read_now(b->at[20]), 0);
+            assert_int_equal(partition.segments[0].file != NULL, opened);
+            recovered = (struct shelf_answer){.result = 1};
+            assert_int_equal(recovery_start(&partition, 0, 0, shelf_recovered), 0);
+            for (uint32_t i = 0; i < turns; i++)
+                (void)testhost_turn(host);
+            ended = recovered.calls > 0;
+            assert_int_equal(partition_read(&partition, b->at[5], count_read, &result), 0);
+            assert_true(testhost_run(host));
+            assert_int_equal(recovered.calls, 1);
+            assert_int_equal(recovered.result, 0);
+            assert_int_equal(result, 0);
+            assert_int_equal(partition.segments[0].readers, 0);
+            assert_int_equal(partition.segments[0].opening, 0);
+            assert_int_equal(read_now(b->at[30]), 0);
+            testhost_file_put(host, book_path(0), zeros, b->len);
+            assert_int_equal(read_now(b->at[40]), -EILSEQ);
+            shelf_forget();
+        }
+    }
+    free(zeros);
+    book_free(b);
+}
+
 /* ---- runs after runs -------------------------------------------------------------------- */
 
 static uint32_t draw(uint32_t *random, uint32_t below)
@@ -997,6 +1258,8 @@ static void healing_without_memory_forgets_nothing(void **state)
         testhost_fail_allocation(host, 0);
         assert_int_equal(ops->synced, 3);
         assert_int_equal(ops->number, 7);
+        assert_int_equal(file_length(0), b->len);
+        assert_memory_equal(testhost_file_get(host, book_path(0), NULL), b->bytes, b->len);
         if (!r && !recovered.result)
             break;
     }
@@ -1022,6 +1285,7 @@ int main(void)
         TEST(what_was_found_survives_a_power_cut),
         TEST(zeros_at_the_end_are_cut),
         TEST(a_last_record_that_was_good_once_counts_as_used),
+        TEST(damaged_records_at_the_end_count_as_used),
         TEST(a_segment_that_was_only_begun_is_removed),
         TEST(the_only_segment_may_have_been_only_begun),
         TEST(a_flipped_bit_costs_one_record),
@@ -1037,6 +1301,12 @@ int main(void)
         TEST(healing_keeps_numbers_and_leaves_out_what_was_refused),
         TEST(a_room_that_never_came_to_disk_begins_anew),
         TEST(a_snapshot_that_counts_in_what_was_refused_does_not_serve),
+        TEST(healing_writes_anew_what_was_not_surely_synced),
+        TEST(a_copy_waits_for_the_disk),
+        TEST(a_copy_that_fails_changes_nothing_and_is_tried_again),
+        TEST(leftovers_are_removed_at_the_start),
+        TEST(healing_may_be_cancelled_at_any_time),
+        TEST(who_reads_meanwhile_sees_the_new_file_afterwards),
         TEST(no_number_is_used_twice_over_many_crashes),
         TEST(recovery_may_be_cancelled_at_any_time),
         TEST(without_memory_recovery_fails_and_may_be_tried_again),
