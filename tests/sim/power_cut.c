@@ -319,6 +319,15 @@ static bool all_accepted(struct world *w)
     return true;
 }
 
+/* Others may still be told what was accepted before; this one has been told all of that. */
+static void probe(struct world *w, struct client *c)
+{
+    w->prober = c->id;
+    for (uint32_t i = 0; i < ROOMS; i++)
+        if (!w->accepted[i])
+            client_say(c, i);
+}
+
 /* The disk is well again: so must be the log, by itself and soon. */
 static void heal(struct world *w)
 {
@@ -331,6 +340,7 @@ static void heal(struct world *w)
         fprintf(stderr, "  ---- the disk is well again\n");
     w->quiet = true;
     memset(w->accepted, 0, sizeof w->accepted);
+    w->prober = LIVES_MAX;
     w->flood = false;
     while (!w->failed && !all_accepted(w)) {
         struct client *c = &w->clients[0];
@@ -339,14 +349,11 @@ static void heal(struct world *w)
         if (!c->end)
             client_connect(w, c);
         else if (c->entered && c->answered == c->said)
-            for (uint32_t i = 0; i < ROOMS; i++)
-                if (!w->accepted[i])
-                    client_say(c, i);
+            probe(w, c);
         if (!step(w) || sim_now_ns(w->kernel) > deadline)
             fail(w,
                  "the disk is well again, and the log is not (%d %d %d %d %d): client %u has said "
-                 "%u "
-                 "and is answered %u",
+                 "%u and is answered %u",
                  w->accepted[0], w->accepted[1], w->accepted[2], w->accepted[3], w->accepted[4],
                  c->id, c->said, c->answered);
     }

@@ -96,8 +96,9 @@ struct world {
     bool same_sync;         /* sync is the same in all lives */
     bool spoiled;           /* something was damaged on purpose, once */
     bool quiet;             /* nobody says anything new */
-    bool accepted[ROOMS];   /* something was, since the disk is well again */
-    uint64_t warnings;      /* of the log, since the start of this life */
+    bool accepted[ROOMS];   /* something of the prober's was, since the disk is well again */
+    uint32_t prober;
+    uint64_t warnings; /* of the log, since the start of this life */
     uint64_t turns;
     struct book book;
 };

@@ -100,7 +100,8 @@ void book_answer(struct world *w, uint32_t room, uint64_t number, uint32_t clien
     book_see(w, room, number, client, sequence);
     if (m && m->fate == FATE_SENT)
         m->fate = FATE_PUBLISHED;
-    w->accepted[room] = true;
+    if (client == w->prober)
+        w->accepted[room] = true;
 }
 
 void book_refuse(struct world *w, uint32_t client, uint32_t sequence, const char *line)

@@ -54,8 +54,6 @@ static void add_segment(void *arg, const char *name)
     struct reading *r = arg;
     struct segment *s = &r->segments[r->n_segments];
 
-    if (strstr(name, ".copy")) /* of recovery, broken off */
-        return;
     if (r->n_segments == FILES_MAX) {
         fail(r->w, "more than %u files", FILES_MAX);
         return;
@@ -72,10 +70,14 @@ static void add_segment(void *arg, const char *name)
     r->n_segments++;
 }
 
-static void list_segments(struct reading *r)
+/* copies: of recovery, which may have been broken off */
+static void list_segments(struct reading *r, bool copies)
 {
     const struct system *system = sim_system(r->w->kernel);
-    int result = system->list(system->kernel, LOG_DIRECTORY, add_segment, r);
+    int result;
+
+    r->copies = copies;
+    result = system->list(system->kernel, LOG_DIRECTORY, add_segment, r);
 
     if (result < 0)
         fail(r->w, "%s cannot be listed: %d", LOG_DIRECTORY, result);
@@ -299,8 +301,7 @@ void files_check(struct world *w, bool clean)
 
     memset(r, 0, sizeof *r);
     r->w = w;
-    r->copies = clean && w->failed_storage;
-    list_segments(r);
+    list_segments(r, clean && w->failed_storage);
     for (size_t i = 0; i < r->n_segments && !w->failed; i++) {
         read_segment(r, &r->segments[i]);
         if (clean && !w->failed_storage && r->segments[i].newest && !r->ended)
@@ -352,7 +353,7 @@ bool files_spoil(struct world *w)
 
     memset(r, 0, sizeof *r);
     r->w = w;
-    list_segments(r);
+    list_segments(r, true);
     if (!r->n_segments)
         return false;
     for (unsigned tries = 0; tries < 20; tries++) { /* rather one with something in it */
@@ -390,7 +391,7 @@ uint64_t files_bytes(struct world *w)
 
     memset(&reading, 0, sizeof reading);
     reading.w = w;
-    list_segments(&reading);
+    list_segments(&reading, true);
     for (size_t i = 0; i < reading.n_segments; i++) {
         size_t size = 0;
         (void)sim_file_get(w->kernel, reading.segments[i].path, &size);
@@ -405,7 +406,7 @@ void files_copy(struct world *w, const char *directory)
 
     memset(&reading, 0, sizeof reading);
     reading.w = w;
-    list_segments(&reading);
+    list_segments(&reading, true);
     for (size_t i = 0; i < reading.n_segments; i++) {
         size_t size = 0;
         const char *bytes = sim_file_get(w->kernel, reading.segments[i].path, &size);

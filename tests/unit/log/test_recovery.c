@@ -1114,6 +1114,64 @@ static void who_reads_meanwhile_sees_the_new_file_afterwards(void **state)
     book_free(b);
 }
 
+/* The pool of threads may open the old file before the rename, and say so after it. */
+static void a_file_that_is_being_opened_is_opened_again_when_it_changes(void **state)
+{
+    struct book *b = some_talk(0);
+    int result = 1;
+
+    (void)state;
+    book_write(b);
+    shelf_recover(1);
+    testhost_hold_files(host, true);
+    assert_int_equal(partition_read(&partition, b->at[5], count_read, &result), 0);
+    assert_true(testhost_run(host));
+    assert_int_equal(partition.segments[0].opening, 1);
+    partition_file_changed(&partition, 0);
+    assert_int_equal(partition.segments[0].opening, 2);
+    testhost_hold_files(host, false);
+    while (partition.segments[0].opening == 2)
+        (void)testhost_turn(host);
+    assert_null(partition.segments[0].file);
+    assert_int_equal(result, 1);
+    assert_true(testhost_run(host));
+    assert_int_equal(result, 0);
+    assert_non_null(partition.segments[0].file);
+    assert_int_equal(partition.segments[0].opening, 0);
+    book_free(b);
+}
+
+/* One that came up meanwhile, or could not be removed. */
+static void nothing_is_appended_to_a_leftover(void **state)
+{
+    struct book *b = some_talk(0);
+    uint32_t refused = 0;
+
+    (void)state;
+    for (uint32_t turns = 0, ended = 0; !ended; turns++) {
+        book_write(b);
+        recovered = (struct shelf_answer){.result = 1};
+        assert_int_equal(recovery_start(&partition, 0, 0, shelf_recovered), 0);
+        for (uint32_t i = 0; i < turns; i++)
+            (void)testhost_turn(host);
+        ended = recovered.calls > 0;
+        if (!testhost_file_get(host, copy_path(0), NULL))
+            testhost_file_put(host, copy_path(0), "left over", 9);
+        assert_true(testhost_run(host));
+        if (recovered.result)
+            assert_int_equal(recovered.result, -EEXIST);
+        refused += recovered.result != 0;
+        assert_int_equal(file_length(0), b->len);
+        assert_memory_equal(testhost_file_get(host, book_path(0), NULL), b->bytes, b->len);
+        shelf_recover(0);
+        assert_int_equal(recovered.result, 0);
+        (void)is_written_anew(b, b->len, NULL);
+        shelf_forget();
+    }
+    assert_true(refused > 0);
+    book_free(b);
+}
+
 /* ---- runs after runs -------------------------------------------------------------------- */
 
 static uint32_t draw(uint32_t *random, uint32_t below)
@@ -1307,6 +1365,8 @@ int main(void)
         TEST(leftovers_are_removed_at_the_start),
         TEST(healing_may_be_cancelled_at_any_time),
         TEST(who_reads_meanwhile_sees_the_new_file_afterwards),
+        TEST(a_file_that_is_being_opened_is_opened_again_when_it_changes),
+        TEST(nothing_is_appended_to_a_leftover),
         TEST(no_number_is_used_twice_over_many_crashes),
         TEST(recovery_may_be_cancelled_at_any_time),
         TEST(without_memory_recovery_fails_and_may_be_tried_again),
