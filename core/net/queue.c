@@ -219,6 +219,10 @@ static void compact_range(struct roda_conn *c, struct chunk **chunk, uint32_t *o
 
     if ((*chunk)->compacted)
         return; /* once is enough: what pins it now are laggards alone */
+    /* What many share is cheaper where it is: if each of them copied his part, all parts together
+     * would take more than the chunk. */
+    if ((uint64_t)length * (*chunk)->references > (*chunk)->capacity / 2)
+        return;
     to = compact_chunk(c->net, length);
     if (!to)
         return; /* it was an attempt to save memory; the bytes stay where they are */

@@ -266,6 +266,36 @@ static void compacting_frees_chunks(void **state)
     fixture_free(f);
 }
 
+/* A room of laggards: each would take a copy of the same chunks. */
+static void compacting_does_not_multiply_what_is_shared(void **state)
+{
+    enum { LAGGARDS = 50, CHUNKS = 4 };
+    (void)state;
+    struct fixture *f = fixture_new();
+    struct roda_conn *laggards[LAGGARDS];
+
+    for (unsigned i = 0; i < LAGGARDS; i++)
+        laggards[i] = fixture_conn(f, false);
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        struct chunk *chunk = chunk_with(f, "");
+        memset(chunk->data, 'x', chunk->used = chunk->capacity);
+        /* Of the last one each has a little. */
+        for (unsigned j = 0; j < LAGGARDS; j++)
+            queue_append(laggards[j], chunk, 0, i + 1 < CHUNKS ? chunk->used : 100);
+        chunk_unref(&f->net.chunks, chunk);
+    }
+    uint64_t before = f->net.chunks.pinned_bytes;
+    for (unsigned i = 0; i < LAGGARDS; i++) {
+        queue_compact(laggards[i]);
+        assert_true(f->net.chunks.pinned_bytes <= before * (CHUNKS + 1) / CHUNKS);
+    }
+    assert_int_equal(f->net.chunks.pinned_bytes, before);
+    assert_int_equal(f->net.counters.chunk_copies, LAGGARDS);
+    for (unsigned i = 0; i < LAGGARDS; i++)
+        fixture_drop(f, laggards[i]);
+    fixture_free(f);
+}
+
 static void compacting_may_fail(void **state)
 {
     (void)state;
@@ -620,6 +650,7 @@ int main(void)
         cmocka_unit_test(without_memory_it_is_closed),
         cmocka_unit_test(clearing_keeps_what_is_in_flight),
         cmocka_unit_test(compacting_frees_chunks),
+        cmocka_unit_test(compacting_does_not_multiply_what_is_shared),
         cmocka_unit_test(compacting_may_fail),
         cmocka_unit_test(a_place_is_filled_as_it_drains),
         cmocka_unit_test(a_place_may_wait),
