@@ -173,7 +173,7 @@ int worker_init(struct worker *w, struct broker *broker, uint32_t index, char *p
     r = net_init(&w->net, &w->ring, &w->wheel, &broker->limits, &bus_net_hooks, &w->bus, index,
                  &broker->totals);
     if (!r)
-        r = files_new(&w->ring, &w->files);
+        r = files_new(&w->ring, &w->wheel, &w->files);
     options.files = w->files;
     if (!r)
         r = bus_init(&w->bus, &options);

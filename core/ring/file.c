@@ -8,11 +8,13 @@
 #include "base/list.h"
 #include "base/memory.h"
 #include "ring/ring.h"
+#include "ring/wheel.h"
 
 /*
  * A file that is appended to:
  *
  *     file_append -> blocks: first [.. last]     one WRITE at most, of the first block
+ *     due: the block is full, a sync or the close waits for it, or it is FILE_WRITE_DELAY_MS old
  *     WRITE done  -> written_end moves; short: the rest again; block empty: the next
  *     file_sync   -> syncs, each with the size at its call (upto)
  *     FSYNC       -> started when the oldest sync's upto <= written_end; one at most
@@ -44,7 +46,10 @@
 #define FILE_RETRIES_MAX  100u
 #define FILE_READ_MAX     (1u << 30) /* of one READ; the kernel takes a little less than 2 GB */
 #define FILE_ACCESS       0640
-#define DIRECTORY_ACCESS  0750
+/* Many file systems write from a kernel thread only, and waking that costs more than the message
+ * it writes; so what nobody waits for goes together. */
+#define FILE_WRITE_DELAY_MS 10u
+#define DIRECTORY_ACCESS    0750
 
 struct block {
     struct block *next;
@@ -72,8 +77,11 @@ struct answer { /* of what needed no ring: on `answers`, given by the deferred j
 
 struct files {
     struct ring *ring;
+    struct wheel *wheel;
     struct slots open, reading;
     struct list work;          /* of file.work */
+    struct list later;         /* of file.work: bytes that are not due yet */
+    struct wheel_timer due;    /* of all of them; armed while there are some */
     struct list reads_waiting; /* of read.answer.link: for an SQE */
     struct list answers;
     struct ring_job answer_job;
@@ -92,6 +100,7 @@ struct file {
     int fd;
     int error; /* poisoned */
     bool writing, syncing, cutting, closing;
+    bool due; /* its bytes have waited long enough */
     unsigned retries;
     uint64_t size, written_end;
     uint64_t synced_end; /* known to be on disk */
@@ -217,8 +226,8 @@ static void answer_soon(struct files *files, struct answer *answer)
 
 static void file_to_work(struct file *file)
 {
-    if (!list_linked(&file->work))
-        list_append(&file->files->work, &file->work);
+    list_remove(&file->work);
+    list_append(&file->files->work, &file->work);
 }
 
 /* ---- blocks ----------------------------------------------------------------------------- */
@@ -1001,6 +1010,35 @@ int file_list(struct files *files, const char *directory, file_list_fn *fn, void
 
 /* ---- the turn --------------------------------------------------------------------------- */
 
+static void all_due(struct wheel_timer *timer)
+{
+    struct files *files = container_of(timer, struct files, due);
+    struct list *link;
+
+    while ((link = list_first(&files->later))) {
+        struct file *file = container_of(link, struct file, work);
+        file->due = true;
+        file_to_work(file);
+    }
+}
+
+static void write_later(struct file *file)
+{
+    struct files *files = file->files;
+
+    list_append(&files->later, &file->work);
+    if (!wheel_armed(&files->due))
+        wheel_arm(files->wheel, &files->due, files->wheel->now_ms + FILE_WRITE_DELAY_MS, all_due);
+}
+
+static bool write_due(struct file *file)
+{
+    const struct sync *sync = sync_first(file);
+
+    return file->due || file->closing || file->first->len == FILE_BLOCK_BYTES ||
+           (sync && sync->upto > file->written_end);
+}
+
 static bool write_start(struct file *file)
 {
     struct block *block = file->first;
@@ -1012,6 +1050,7 @@ static bool write_start(struct file *file)
     io_uring_prep_write(sqe, file->fd, block->bytes + block->written, block->len - block->written,
                         block->offset + block->written);
     file->writing = true;
+    file->due = false;
     return true;
 }
 
@@ -1033,8 +1072,12 @@ static bool file_step(struct file *file)
 {
     const struct sync *sync = sync_first(file);
 
-    if (!file->error && !file->writing && file->first && !write_start(file))
-        return false;
+    if (!file->error && !file->writing && file->first) {
+        if (!write_due(file))
+            write_later(file);
+        else if (!write_start(file))
+            return false;
+    }
     if (sync && !file->syncing && sync->upto <= file->written_end && !sync_start(file))
         return false;
     if (file->closing && file_idle(file))
@@ -1082,14 +1125,16 @@ size_t files_under_way(const struct files *files)
     return files->under_way;
 }
 
-int files_new(struct ring *ring, struct files **ret_files)
+int files_new(struct ring *ring, struct wheel *wheel, struct files **ret_files)
 {
     struct files *files = memory_alloc(sizeof *files);
 
     if (!files)
         return -ENOMEM;
     files->ring = ring;
+    files->wheel = wheel;
     list_init(&files->work);
+    list_init(&files->later);
     list_init(&files->reads_waiting);
     list_init(&files->answers);
     ring_on(ring, RING_FILE_READ, read_completed, files);
@@ -1105,6 +1150,7 @@ void files_free(struct files *files)
     if (!files)
         return;
     const struct system *system = files->ring->system;
+    wheel_disarm(files->wheel, &files->due);
     for (uint32_t i = 0; i < files->open.n; i++) {
         struct file *file = files->open.entries[i].object;
         if (!file)

@@ -4,7 +4,8 @@
  * Files through the ring: asynchronous open on the pool (the ring's restrictions leave OPENAT
  * out), positional read, append, fdatasync, close; list, rename and remove on the pool.
  *
- * Append copies into the filling block of the file; one block is written while the next fills.
+ * Append copies into the filling block of the file; one block is written while the next fills. What
+ * nobody waits for is written when its block is full, or after ten milliseconds.
  * A write that ends short is continued from where it stopped. A sync completes only after every
  * byte appended before it was written, by an fsync that started after that. After a failed write
  * or fsync the file is poisoned: every later append and sync answers that error (a second fsync
@@ -27,7 +28,9 @@ typedef void file_read_fn(void *arg, const char *bytes, size_t len, int result);
 typedef void file_list_fn(void *arg, const char *const *names, size_t n, int result);
 
 struct ring;
-int files_new(struct ring *ring, struct files **ret_files);
+struct wheel;
+/* Both outlive it. */
+int files_new(struct ring *ring, struct wheel *wheel, struct files **ret_files);
 void files_free(struct files *files); /* NULL is a no-op; nothing may be under way */
 /* Prepares SQEs for what waits; once per turn, before ring_enter(). */
 void files_step(struct files *files);

@@ -19,10 +19,12 @@
 #include "base/memory.h"
 #include "ring/file.h"
 #include "ring/ring.h"
+#include "ring/wheel.h"
 
 #define PATIENCE_NS UINT64_C(20000000000)
 
 static struct ring ring;
+static struct wheel wheel;
 static struct files *files;
 static char directory[64];
 
@@ -34,7 +36,8 @@ static int set_up(void **state)
         return -1;
     if (ring_init(&ring, system_real(), 8, 32) < 0 || ring_enable(&ring) < 0)
         return -1;
-    return files_new(&ring, &files);
+    wheel_init(&wheel, system_real()->monotonic_ns(NULL) / 1000000);
+    return files_new(&ring, &wheel, &files);
 }
 
 static int tear_down(void **state)
@@ -70,10 +73,13 @@ static void turn(void)
     ring_wake_arm(&ring);
     files_step(files);
     bool sleep = ring_sleep_begin(&ring, nothing_else, NULL);
-    assert_int_equal(ring_enter(&ring, sleep, PATIENCE_NS), 0);
+    uint64_t wait_ms = wheel_wait_ms(&wheel);
+    uint64_t wait_ns = wait_ms < PATIENCE_NS / 1000000 ? wait_ms * 1000000 : PATIENCE_NS;
+    assert_int_equal(ring_enter(&ring, sleep, wait_ns), 0);
     ring_sleep_end(&ring);
     ring_dispatch(&ring, ring_mark(&ring), UINT32_MAX);
     ring_jobs_run(&ring);
+    wheel_advance(&wheel, system_real()->monotonic_ns(NULL) / 1000000);
 }
 
 static void settle(void)
@@ -204,6 +210,58 @@ static void appends_and_reads_back(void **state)
     assert_int_equal(stat(path_of("log"), &status), 0);
     assert_int_equal(status.st_size, 12);
     assert_int_equal(status.st_mode & 0137, 0);
+}
+
+/* How many requests a turn would make now. */
+static unsigned requests_made(void)
+{
+    unsigned before = ring.sqe_tail;
+
+    files_step(files);
+    return ring.sqe_tail - before;
+}
+
+static void what_nobody_waits_for_is_written_together(void **state)
+{
+    (void)state;
+    struct file *file = open_now(path_of("together"), FILE_READ | FILE_APPEND);
+    char *block = pattern(0, 65536);
+    struct done synced = {0};
+
+    for (unsigned i = 0; i < 100; i++) {
+        assert_int_equal(file_append(file, "ten bytes.", 10), 10 * i);
+        assert_int_equal(requests_made(), 0);
+    }
+    wheel_advance(&wheel, wheel.now_ms + 10);
+    assert_int_equal(requests_made(), 1);
+    settle();
+    /* What is appended while its time runs goes with the rest. */
+    assert_int_equal(file_append(file, "a", 1), 1000);
+    assert_int_equal(requests_made(), 0);
+    wheel_advance(&wheel, wheel.now_ms + 9);
+    assert_int_equal(file_append(file, "b", 1), 1001);
+    assert_int_equal(requests_made(), 0);
+    wheel_advance(&wheel, wheel.now_ms + 1);
+    assert_int_equal(requests_made(), 1);
+    settle();
+    /* At once: what a sync or the close waits for, and what fills a block. */
+    assert_int_equal(file_append(file, "c", 1), 1002);
+    assert_int_equal(requests_made(), 0);
+    assert_int_equal(file_sync(file, on_done, &synced), 0);
+    assert_int_equal(requests_made(), 1);
+    settle();
+    assert_int_equal(synced.n, 1);
+    assert_int_equal(file_append(file, block, 65536), 1003);
+    assert_int_equal(requests_made(), 1);
+    settle();
+    assert_int_equal(file_append(file, "d", 1), 66539);
+    file_close(file);
+    assert_int_equal(requests_made(), 1);
+    settle();
+    struct stat status;
+    assert_int_equal(stat(path_of("together"), &status), 0);
+    assert_int_equal(status.st_size, 66540);
+    free(block);
 }
 
 static void random_work_agrees_with_the_pattern(void **state)
@@ -893,7 +951,7 @@ static void any_allocation_may_fail(void **state)
         files = NULL;
         memory_fail_at(n, 0);
         uint64_t before = memory_allocations();
-        int result = files_new(&ring, &files);
+        int result = files_new(&ring, &wheel, &files);
         if (result == 0) {
             work_that_may_fail();
         } else {
@@ -913,6 +971,7 @@ int main(void)
 #define WITH_FILES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_FILES(appends_and_reads_back),
+        WITH_FILES(what_nobody_waits_for_is_written_together),
         WITH_FILES(random_work_agrees_with_the_pattern),
         WITH_FILES(syncs_answer_in_order_after_the_bytes),
         WITH_FILES(a_callback_may_sync_and_close),
