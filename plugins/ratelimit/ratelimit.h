@@ -93,12 +93,13 @@ struct ratelimit_state {
 };
 
 enum {
-    CLIENT_DATAGRAM = 1,      /* nothing holds it back: refused instead of delayed */
-    CLIENT_COUNTED = 2,       /* stands in counts */
-    CLIENT_WAITING = 4,       /* a unit is paid for and may pass at until_ms */
-    CLIENT_LEFT_OVER = 8,     /* ... and whose unit was refused by the core: the next may have it */
-    CLIENT_JOIN_WAITING = 16, /* the same for a join */
-    CLIENT_PAID = 32,         /* the unit at hand is paid for, and no message came of it so far */
+    CLIENT_DATAGRAM = 1,        /* nothing holds it back: refused instead of delayed */
+    CLIENT_COUNTED = 2,         /* stands in counts */
+    CLIENT_WAITING = 4,         /* a unit is paid for and may pass at until_ms */
+    CLIENT_LEFT_OVER = 8,       /* ... and it was refused before: the next may have its place */
+    CLIENT_JOIN_WAITING = 16,   /* the same for a join */
+    CLIENT_JOIN_LEFT_OVER = 32, /* the same for a join */
+    CLIENT_PAID = 64,           /* the unit at hand is paid for, and no message came of it so far */
 };
 
 /* Of one connection. Buckets are full until these times, in ns of the monotonic clock; the other
@@ -106,10 +107,11 @@ enum {
 struct client {
     uint64_t prefix; /* key of its address prefix; 0: it is not counted by address */
     uint64_t messages_ns, bytes_ns, joins_ns;
-    uint32_t until_ms, since_ms;
+    uint32_t until_ms;
     uint32_t minute_ms; /* when the minute began in which refusals are counted */
     uint16_t refusals;
     uint8_t flags;
+    uint8_t waits_for; /* enum bucket: the one that the unit waits for */
 };
 _Static_assert(sizeof(struct client) <= 48, "an idle connection has little memory");
 
