@@ -47,12 +47,14 @@ static uint64_t mix(uint64_t key)
 
 /* The table tells buckets of one set apart by the upper bits of their keys: there, chance may make
  * one bucket of two strangers, but never of two kinds. A slow rate's bucket is full for an hour,
- * and would refuse whoever shares it as messages a second. */
+ * and would refuse whoever shares it as messages a second. A connection's messages and bytes are in
+ * no table: those two kinds are what a ban and what was said have. */
 uint64_t key_for(uint64_t owner, uint32_t what)
 {
     uint64_t key = mix(owner + (what + 1) * UINT64_C(0x9e3779b97f4a7c15));
+    uint64_t kind = what < KEY_SAID ? what & 7 : BUCKET_BYTES;
 
-    return key >> 3 | (uint64_t)(what & 7) << 61;
+    return key >> 3 | kind << 61;
 }
 
 uint64_t key_for_rate(uint64_t owner, uint32_t what, const struct roda_rate *rate)

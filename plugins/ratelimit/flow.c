@@ -199,8 +199,14 @@ void flow_charged(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
     struct charges charges = {.n = 0};
 
     charge_messages(x, c, client, cost, &charges);
-    for (size_t i = 0; i < charges.n; i++)
-        (void)take(x, &charges.list[i], roda_now_ms(x), DEBT_MAX_MS);
+    for (size_t i = 0; i < charges.n; i++) {
+        struct charge *charge = &charges.list[i];
+        uint64_t ticks_per_ms = charge->own_ns ? GCRA_OWN_TICKS : GCRA_SHARED_TICKS;
+        uint64_t most = charge->g.limit + DEBT_MAX_MS * ticks_per_ms;
+        if (charge->g.cost > most)
+            charge->g.cost = most;
+        (void)take(x, charge, roda_now_ms(x), DEBT_MAX_MS);
+    }
 }
 
 /* ---- messages --------------------------------------------------------------------------- */
@@ -271,16 +277,15 @@ roda_verdict flow_admit(struct roda_ctx *x, struct roda_event *ev)
     const struct ratelimit_conf *conf = x->conf;
     const struct roda_msg *msg = ev->msg;
     char where[WHERE_BYTES];
-    struct gcra g;
+    struct charges charges = {.n = 0};
     uint64_t ms;
 
-    if (!state_of(x)->rooms || !msg->from || !msg->sender ||
+    if (!conf->room_messages.count || !msg->from || !msg->sender ||
         (msg->kind != RODA_TEXT && msg->kind != RODA_NOTICE) ||
         msg->flags & (RODA_MSG_DIRECT | RODA_MSG_FORCED))
         return RODA_PASS;
-    g = gcra_of(&conf->room_messages, 1, GCRA_SHARED_TICKS);
-    ms =
-        to_ms(table_take(state_of(x)->rooms, member_key(msg), now_us(x), &g, 0), GCRA_SHARED_TICKS);
+    charge_shared(&charges, BUCKET_ROOM_MESSAGES, &conf->room_messages, member_key(msg), 1);
+    ms = take(x, charges.list, roda_now_ms(x), 0);
     if (!ms)
         return RODA_PASS;
     excess_strike_far(x, msg->from, BUCKET_ROOM_MESSAGES);

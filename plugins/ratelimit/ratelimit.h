@@ -4,7 +4,7 @@
  * Shared by the files of the plugin:
  *
  *   gcra.c        what a rate means for a bucket
- *   table.c       buckets of addresses and accounts, shared by all workers, of a fixed size
+ *   table.c       buckets of addresses, accounts, members: shared by all workers, of a fixed size
  *   address.c     address prefixes
  *   door.c        who may connect: bans, connects, open connections
  *   flow.c        how much may come: units, bytes, joins, slow mode, dear commands
@@ -66,7 +66,6 @@ enum {
     LIMIT_MAX_MS = 864000000,
     /* Messages a second, above which microseconds are too coarse for a percent. */
     SHARED_RATE_MAX = 10000,
-    ROOM_BUCKETS = 4096,
     SWEEP_PARTS = 64,
     SWEEP_MS = 5000
 };
@@ -84,8 +83,7 @@ struct bans;
 /* Of one worker. */
 struct ratelimit_state {
     uint64_t started_ms;
-    struct table *rooms; /* slow mode of the rooms that have their home here; NULL: off */
-    struct bans *bans;   /* worker 0 */
+    struct bans *bans; /* worker 0 */
     struct roda_timer *sweep;
     uint32_t next_part;
     size_t used[SWEEP_PARTS];
