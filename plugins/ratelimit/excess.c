@@ -13,6 +13,11 @@
  *     disconnected ADDRESS refusals=N listener=NAME
  *     banned ADDRESS seconds=N listener=NAME
  *
+ * Who sends datagrams has shown once that he gets what is sent to his address, but anybody may
+ * write it on the next one. So nobody's address is banned for them, neither here nor by fail2ban:
+ *
+ *     refused datagrams of ADDRESS bucket=NAME listener=NAME
+ *
  * Refusals are counted per connection; kill_after of them within a minute from the first end it,
  * and its address prefix is banned. Delays are not counted: who waits does no harm. With
  * on_excess = disconnect the first one ends it, without a ban; but the slow mode of a room is
@@ -139,14 +144,16 @@ void excess_tell(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
     uint64_t owner = client->prefix ? client->prefix : key_for(roda_conn_getid(c), KEY_SAID);
     struct gcra once = {.cost = SAID_MS * GCRA_SHARED_TICKS, .limit = SAID_MS * GCRA_SHARED_TICKS};
     struct roda_str listener = roda_conn_listener(c);
+    int datagrams = client->flags & CLIENT_DATAGRAM;
+    uint32_t what = KEY_SAID + 1 + (uint32_t)bucket + (datagrams ? BUCKETS : 0);
     char address[ADDRESS_BYTES];
 
     roda_count(x, (uint32_t)bucket, 1);
-    if (table_take(shared_of(x)->buckets, key_for(owner, KEY_SAID + 1 + (uint32_t)bucket),
-                   now_us(x), &once, 0))
+    if (table_take(shared_of(x)->buckets, key_for(owner, what), now_us(x), &once, 0))
         return;
-    roda_log(x, RODA_LOG_NOTICE, "refused %s bucket=%s listener=%.*s", address_text(c, address),
-             bucket_names[bucket], (int)listener.len, listener.ptr);
+    roda_log(x, RODA_LOG_NOTICE, "refused %s%s bucket=%s listener=%.*s",
+             datagrams ? "datagrams of " : "", address_text(c, address), bucket_names[bucket],
+             (int)listener.len, listener.ptr);
 }
 
 /* ---- the end of patience ---------------------------------------------------------------- */
@@ -158,7 +165,7 @@ static void ban(struct roda_ctx *x, struct roda_conn *c, const struct client *cl
     struct network prefix;
     char address[ADDRESS_BYTES];
 
-    if (!client->prefix || !conf->ban_time_ms ||
+    if (!client->prefix || !conf->ban_time_ms || client->flags & CLIENT_DATAGRAM ||
         !network_of(roda_conn_peer(c), (uint32_t)general->prefix_ipv4,
                     (uint32_t)general->prefix_ipv6, &prefix))
         return;

@@ -391,17 +391,62 @@ class Fail2ban(unittest.TestCase):
             wanted = [match.group(2) for line in lines if (match := self.LINE.search(line))]
             # Per address: a connection too many, input too fast, and the ban.
             self.assertEqual(len(wanted), 12, "\n".join(lines))
-            done = subprocess.run(
-                ["fail2ban-regex", "-o", "ip", log.name, str(self.FILTER)],
-                capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-            )
-            self.assertEqual(sorted(done.stdout.split()), sorted(wanted), done.stdout + done.stderr)
+            self.expect_found(log.name, wanted)
+
+    def expect_found(self, path, wanted):
+        done = subprocess.run(
+            ["fail2ban-regex", "-o", "ip", path, str(self.FILTER)],
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        )
+        self.assertEqual(sorted(done.stdout.split()), sorted(wanted), done.stdout + done.stderr)
 
     def test_text(self):
         self.check("")
 
     def test_json(self):
         self.check("format = json")
+
+    def test_ipv6(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+            for messages in ("", "format = json"):
+                with Broker(
+                    messages=messages, listeners=TCP + UNIX + IPV6,
+                    plugins=limits(Refusals.REFUSING),
+                ) as broker:
+                    with From(broker, "::1", listener="tcp6") as client:
+                        client.send_raw(b"/ping x\n" * 20)
+                        client.rest()
+                    broker.wait_message(r"banned ::1 ")
+                    log.write("\n".join(broker.messages()) + "\n")
+            log.flush()
+            self.expect_found(log.name, ["::1"] * 4)
+
+    def test_the_journal(self):
+        """As fail2ban shows its filters what systemd has: host, program and number in front."""
+        with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+            for message in (
+                "ratelimit: refused 192.0.2.1 bucket=messages listener=chat",
+                "ratelimit: banned 2001:db8:1:2::7 seconds=300 listener=chat",
+                "core: ratelimit: banned 192.0.2.9 seconds=300 listener=chat",
+            ):
+                log.write(f"2026-01-01T00:00:00.000000+00:00 chat roda[4711]: {message}\n")
+            log.flush()
+            self.expect_found(log.name, ["192.0.2.1", "2001:db8:1:2::7"])
+
+    def test_nobody_is_banned_for_datagrams(self):
+        """Anybody can write his address on them."""
+        with tempfile.NamedTemporaryFile("w", suffix=".log") as log, Broker(
+            listeners=TCP + UDP, plugins=limits(Refusals.REFUSING)
+        ) as broker:
+            with DatagramClient(broker.address("udp"), "bia") as bia:
+                for i in range(20):
+                    bia.send(f"said {i}")
+                broker.wait_message(r"disconnected 127\.0\.0\.1 refusals=5 listener=udp$")
+            From(broker, "127.0.0.1").close()
+            broker.wait_message(r"refused datagrams of 127\.0\.0\.1 bucket=messages listener=udp$")
+            log.write("\n".join(broker.messages()) + "\n")
+            log.flush()
+            self.expect_found(log.name, [])
 
 
 # ---- many prefixes, in a network of their own --------------------------------------------------
