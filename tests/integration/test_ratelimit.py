@@ -343,12 +343,16 @@ class Refusals(unittest.TestCase):
                 self.assertEqual(heard, ["lobby ana: said 0", "lobby ana: said 1"])
 
     def test_mistakes_in_the_conf(self):
-        for text, said in (
-            ("exempt = 10.0.0.1/8\n", "the address has bits beyond"),
-            ("messages = 1/h burst 10000\n", "more than 10 days"),
+        for listener, text, said in (
+            ("", "exempt = 10.0.0.1/8\n", "the address has bits beyond"),
+            ("", "messages = 1/h burst 10000\n", "more than 10 days"),
+            ("ratelimit.address_messages = 20000/s\n", "",
+             "[listener tcp].ratelimit.address_messages: 20000/s: at most 10000/s"),
         ):
             plugins = "[plugin ratelimit]\n" + text + PLUGINS
-            broker = Broker(plugins=plugins, ready=False, expect_status=1)
+            broker = Broker(
+                listeners=TCP + listener, plugins=plugins, ready=False, expect_status=1
+            )
             try:
                 self.assertEqual(broker.wait_end(), 1)
                 self.assertIn(said, broker.text())
