@@ -24,7 +24,7 @@
  * something that people run into without harm, and always has kill_after.
  */
 
-enum { SAID_MS = 10000, MINUTE_MS = 60000, ADDRESS_BYTES = 80 };
+enum { SAID_MS = 10000, MINUTE_MS = 60000, ADDRESS_BYTES = 80, SECTION_BYTES = 64 };
 
 const char *const bucket_names[BUCKETS] = {
     [BUCKET_MESSAGES] = "messages",
@@ -105,21 +105,30 @@ static const char *limit_text(const struct ratelimit_conf *conf, enum bucket buc
     return buf;
 }
 
+/* Where an option stands: "[plugin ratelimit] ", or that of the listener if it has its own. */
+static const char *section_text(const struct roda_conn *c, int own, char buf[SECTION_BYTES])
+{
+    struct roda_str listener = c ? roda_conn_listener(c) : (struct roda_str){"", 0};
+
+    if (own)
+        (void)snprintf(buf, SECTION_BYTES, "[listener %.*s] ratelimit.",
+                       (int)(listener.len < 40 ? listener.len : 40), listener.ptr);
+    else
+        (void)snprintf(buf, SECTION_BYTES, "[plugin ratelimit] ");
+    return buf;
+}
+
 const char *where_text(struct roda_ctx *x, const struct roda_conn *c, enum bucket bucket,
                        char buf[WHERE_BYTES])
 {
     const struct ratelimit_conf *conf = c ? conf_for(x, c) : x->conf;
-    struct roda_str listener = c ? roda_conn_listener(c) : (struct roda_str){"", 0};
-    char limit[64], general[64];
+    char limit[64], general[64], section[SECTION_BYTES];
 
     (void)limit_text(conf, bucket, limit, sizeof(limit));
     (void)limit_text(x->conf, bucket, general, sizeof(general));
-    if (!strcmp(limit, general))
-        (void)snprintf(buf, WHERE_BYTES, "[plugin ratelimit] %s = %s", bucket_names[bucket], limit);
-    else
-        (void)snprintf(buf, WHERE_BYTES, "[listener %.*s] ratelimit.%s = %s",
-                       (int)(listener.len < 40 ? listener.len : 40), listener.ptr,
-                       bucket_names[bucket], limit);
+    (void)snprintf(buf, WHERE_BYTES, "%s%s = %s",
+                   section_text(c, strcmp(limit, general) != 0, section), bucket_names[bucket],
+                   limit);
     return buf;
 }
 
@@ -178,19 +187,21 @@ static void ban(struct roda_ctx *x, struct roda_conn *c, const struct client *cl
 static void disconnect(struct roda_ctx *x, struct roda_conn *c, const struct client *client,
                        int at_once)
 {
-    const struct ratelimit_conf *conf = conf_for(x, c);
+    const struct ratelimit_conf *conf = conf_for(x, c), *general = x->conf;
     struct roda_str listener = roda_conn_listener(c);
-    char address[ADDRESS_BYTES];
+    char address[ADDRESS_BYTES], section[SECTION_BYTES];
 
     roda_count(x, METRIC_DISCONNECTED, 1);
     roda_log(x, RODA_LOG_NOTICE, "disconnected %s refusals=%u listener=%.*s",
              address_text(c, address), client->refusals, (int)listener.len, listener.ptr);
     if (at_once) {
-        roda_conn_close(c, "too fast, and on_excess = disconnect of [plugin ratelimit]");
+        roda_conn_close(c, "too fast: %son_excess = disconnect",
+                        section_text(c, conf->on_excess != general->on_excess, section));
         return;
     }
-    roda_conn_close(c, "%u refusals within a minute: [plugin ratelimit] kill_after = %" PRId64,
-                    client->refusals, conf->kill_after);
+    roda_conn_close(c, "%u refusals within a minute: %skill_after = %" PRId64, client->refusals,
+                    section_text(c, conf->kill_after != general->kill_after, section),
+                    conf->kill_after);
     ban(x, c, client);
 }
 

@@ -186,7 +186,31 @@ static void on_excess_disconnect_ends_it_at_once(void **state)
     assert_true(testhost_closed(c));
     assert_int_equal(flood_heard(c, "PONG"), 5);
     assert_string_equal(testhost_close_reason(c),
-                        "too fast, and on_excess = disconnect of [plugin ratelimit]");
+                        "too fast: [plugin ratelimit] on_excess = disconnect");
+    assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    flood_stop(h);
+}
+
+static void a_listener_has_a_patience_of_its_own(void **state)
+{
+    struct testhost *h = flood_new(1, REFUSING "kill_after = 0\n");
+    struct testhost_conn *c;
+
+    (void)state;
+    assert_int_equal(testhost_listener(h, "own", "plain", "tcp",
+                                       "ratelimit.kill_after = 2\nratelimit.ban_time = 1h\n"),
+                     0);
+    assert_int_equal(testhost_start(h), 0);
+    c = testhost_connect_listener(h, 0, "own");
+    testhost_set_peer(c, "192.0.2.1", 1000);
+    flood_send(c, "PING\n", 7);
+    assert_true(testhost_run(h));
+    assert_true(testhost_closed(c));
+    assert_string_equal(testhost_close_reason(c), "2 refusals within a minute: [listener own] "
+                                                  "ratelimit.kill_after = 2");
+    testhost_advance_ms(h, 3599000);
+    assert_true(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    testhost_advance_ms(h, 1000);
     assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
     flood_stop(h);
 }
@@ -326,6 +350,7 @@ int main(void)
         cmocka_unit_test(nobody_is_banned_for_datagrams),
         cmocka_unit_test(kinds_of_buckets_have_keys_of_their_own),
         cmocka_unit_test(on_excess_disconnect_ends_it_at_once),
+        cmocka_unit_test(a_listener_has_a_patience_of_its_own),
         cmocka_unit_test(delays_are_no_refusals),
         cmocka_unit_test(slow_mode_counts_as_well_from_another_worker),
         cmocka_unit_test(memory_may_be_out_at_a_refusal),

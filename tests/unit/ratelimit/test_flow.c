@@ -541,6 +541,50 @@ static void a_listener_may_have_its_own(void **state)
     flood_stop(h);
 }
 
+static void each_limit_may_be_a_listeners_own(void **state)
+{
+    static const struct {
+        const char *limit, *line, *passed;
+        uint16_t port;
+    } cases[] = {
+        {"messages = 1/s burst 3", "PING\n", "PONG", 1000},
+        {"registered_messages = 1/s burst 3", "PING\n", "PONG", 50000},
+        {"bytes = 4/s burst 12", "PING\n", "PONG", 1000},
+        {"address_messages = 1/s burst 3", "PING\n", "PONG", 1000},
+        {"joins = 1/s burst 3", "JOIN|hall||\n", "answer|0|JOIN|", 1000},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct testhost *h = flood_new(1, "messages = off\nregistered_messages = off\nbytes = off\n"
+                                          "address_messages = off\njoins = off\nkill_after = 0\n");
+        struct testhost_conn *own, *plain;
+        char text[200];
+        const char *unit;
+        size_t passed = 0;
+        (void)snprintf(text, sizeof(text), "ratelimit.%s\nratelimit.on_excess = refuse\n",
+                       cases[i].limit);
+        assert_int_equal(testhost_listener(h, "own", "plain", "tcp", text), 0);
+        assert_int_equal(testhost_start(h), 0);
+        own = testhost_connect_listener(h, 0, "own");
+        testhost_set_peer(own, "192.0.2.1", cases[i].port);
+        plain = flood_client(h, 0, "192.0.2.1", cases[i].port);
+        flood_send(own, cases[i].line, 5);
+        flood_send(plain, cases[i].line, 50);
+        assert_true(testhost_run(h));
+        assert_int_equal(flood_heard(plain, cases[i].passed), 50);
+        (void)snprintf(text, sizeof(text), "|too fast: [listener own] ratelimit.%s",
+                       cases[i].limit);
+        while ((unit = testhost_unit(own)))
+            if (!strncmp(unit, cases[i].passed, strlen(cases[i].passed)))
+                passed++;
+            else
+                assert_non_null(strstr(unit, text));
+        assert_int_equal(passed, 3);
+        flood_stop(h);
+    }
+}
+
 /* ---- slow mode ---------------------------------------------------------------------------- */
 
 static void slow_mode_holds_per_member(void **state)
@@ -721,6 +765,7 @@ int main(void)
         cmocka_unit_test(what_was_left_over_is_not_found_after_weeks),
         cmocka_unit_test(lines_that_are_too_long_keep_the_rate),
         cmocka_unit_test(a_listener_may_have_its_own),
+        cmocka_unit_test(each_limit_may_be_a_listeners_own),
         cmocka_unit_test(slow_mode_holds_per_member),
         cmocka_unit_test(slow_mode_keeps_burst_and_rate),
         cmocka_unit_test(slow_mode_holds_for_a_crowd),
