@@ -57,8 +57,10 @@ struct waiting {
     enum stage stage;
     uint32_t index;
     uint64_t since_ms;
-    bool again; /* that filter is to be asked again */
-    bool late;  /* a unit was not taken: what to say about it waits until nothing is under way */
+    bool again;    /* that filter is to be asked again */
+    bool oversize; /* the unit that it delays is gone, and had so many bytes */
+    size_t oversize_bytes;
+    bool late; /* a unit was not taken: what to say about it waits until nothing is under way */
     size_t late_bytes;
     struct decision decision; /* of the input filters */
     bool trying;              /* the head is being tried: it does not wait for itself */
@@ -68,6 +70,7 @@ static void on_timer(struct wheel_timer *timer);
 static void settled(struct roda_conn *c);
 static void tell_late(struct roda_conn *c);
 static void on_filter_timer(struct wheel_timer *timer);
+static void on_oversize(void *owner, struct roda_conn *c, size_t bytes);
 
 static struct waiting *waiting_of(struct roda_conn *c)
 {
@@ -302,18 +305,13 @@ static void go_on(struct waiting *w)
         struct event event = {.public = {.conn = c, .msg = held->msg, .bytes = held->msg->text.len},
                               .bus = bus};
         bool filtering = held->why == WHY_DELAY || held->why == WHY_DEFER;
-        bool done;
-        if (filtering && !held->decided &&
-            bus->now_ms >= held->since_ms + w->conn->settings->max_delay_ms) {
+        bool late = filtering && bus->now_ms >= held->since_ms + c->settings->max_delay_ms;
+        bool done = false;
+        if (late && held->why == WHY_DEFER && !held->decided) {
             list_remove(&w->ticket_link);
             decide(held, RODA_E_TIMEOUT, "", 0);
         }
-        if (held->decided) {
-            done = !c->under_way;
-            held->why = WHY_TURN;
-            if (done)
-                refuse_here(bus, &event, held->code, held->text, held->text_len);
-        } else {
+        if (!held->decided) {
             if (held->why == WHY_BEHIND)
                 held->since_ms = bus->now_ms;
             if (held->why == WHY_SETTLED || held->why == WHY_WINDOW)
@@ -324,6 +322,14 @@ static void go_on(struct waiting *w)
             held->msg = event.public.msg;
             if (!done && held->why == WHY_TURN)
                 decide(held, event.decision.code, event.decision.text, strlen(event.decision.text));
+            if (!done && held->why == WHY_DELAY && late)
+                decide(held, RODA_E_TIMEOUT, "", 0);
+        }
+        if (held->decided) {
+            done = !c->under_way;
+            held->why = WHY_TURN;
+            if (done)
+                refuse_here(bus, &event, held->code, held->text, held->text_len);
         }
         if (!done) {
             wait_for(w, held, &event.decision);
@@ -350,12 +356,19 @@ static void on_timer(struct wheel_timer *timer)
 static void on_filter_timer(struct wheel_timer *timer)
 {
     struct waiting *w = container_of(timer, struct waiting, filter_timer);
+    struct roda_conn *c = w->conn;
 
-    w->conn->waits &= (uint8_t)~WAIT_FILTER;
-    if (w->stage == STAGE_ACCEPT)
+    c->waits &= (uint8_t)~WAIT_FILTER;
+    if (w->stage == STAGE_ACCEPT) {
         go_on_soon(w);
-    else if (!w->conn->waits)
-        connection_resume(w->conn);
+        return;
+    }
+    if (w->oversize && c->state == CONNECTION_OPEN) {
+        w->oversize = false;
+        on_oversize(w->bus, c, w->oversize_bytes);
+    }
+    if (!c->waits)
+        connection_resume(c);
 }
 
 int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint32_t code,
@@ -764,17 +777,23 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
     return NET_UNIT_KEEP;
 }
 
-/* Limiters see it like any other unit; but it is gone, so a delay counts as passed. */
+/* Filters see it like any other unit, and what comes after it waits as long as they want. Datagrams
+ * cannot be held back: there, a delay counts as passed. */
 static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     struct bus *bus = owner;
     struct event event = {.public = {.conn = c, .bytes = bytes}, .bus = bus};
-    uint32_t index = 0;
 
-    for (;; index++) {
-        filters_run(bus, STAGE_INPUT, &index, &event);
-        if (event.decision.verdict != RODA_DELAY)
-            break;
+    if (c->flags & CONN_DATAGRAM) {
+        for (uint32_t index = 0;; index++) {
+            filters_run(bus, STAGE_INPUT, &index, &event);
+            if (event.decision.verdict != RODA_DELAY)
+                break;
+        }
+    } else if (!ask(bus, c, STAGE_INPUT, &event)) {
+        waiting_of(c)->oversize = true;
+        waiting_of(c)->oversize_bytes = bytes;
+        return;
     }
     if (event.decision.verdict != RODA_DROP)
         tell_in_turn(bus, c, bytes, &event.decision);

@@ -505,6 +505,7 @@ int host_layout(struct host *host, const struct conf_listener *listener,
             conf_errors_context(errors, host->conf, p->loaded.name, listener->name);
             (void)d->check(confs[i + 1], errors);
             conf_errors_context(errors, NULL, NULL, NULL);
+            r = conf_errors_result(errors);
         }
     }
     if (r) {

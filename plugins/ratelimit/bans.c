@@ -152,8 +152,10 @@ static int line_parse(struct roda_ctx *x, const char *line, struct network *ret_
         return 0;
     errno = 0;
     until_s = strtoll(blank + 1, &rest, 10);
+    if (errno || *rest || rest == blank + 1 || until_s < 0)
+        return 0;
     *ret_left_s = until_s - roda_time_ns(x) / 1000000000;
-    if (errno || *rest || rest == blank + 1 || until_s < 0 || *ret_left_s <= 0)
+    if (*ret_left_s <= 0)
         return 0;
     (void)network_parse(RODA_STR("::ffff:0.0.0.0/96"), &whole);
     return ret_network->bits == (network_contains(&whole, ret_network)
@@ -163,10 +165,8 @@ static int line_parse(struct roda_ctx *x, const char *line, struct network *ret_
 
 static void put_in_force(struct roda_ctx *x, const struct network *network, uint64_t ban_ms)
 {
-    uint64_t most_ms = LIMIT_MAX_MS;
-
     table_raise(shared_of(x)->buckets, key_for(network_key(network), BUCKET_BAN), now_us(x),
-                (ban_ms < most_ms ? ban_ms : most_ms) * GCRA_SHARED_TICKS);
+                ban_ms * GCRA_SHARED_TICKS);
 }
 
 /* Moves the lines to keep to the front of the text. Returns how many there are. */
@@ -183,7 +183,8 @@ static size_t take_lines(struct roda_ctx *x, struct bans *bans)
         if (line_end)
             *line_end = '\0';
         if (line_end && line_parse(x, at, &network, &left_s)) {
-            put_in_force(x, &network, (uint64_t)left_s * 1000);
+            put_in_force(x, &network,
+                         left_s < LIMIT_MAX_MS / 1000 ? (uint64_t)left_s * 1000 : LIMIT_MAX_MS);
             memmove(bans->text + kept, at, len);
             bans->text[kept + len] = '\n';
             kept += len + 1;

@@ -91,15 +91,15 @@ roda_verdict door_accept(struct roda_ctx *x, struct roda_event *ev)
                            (unsigned long long)((banned_us + 999999) / 1000000),
                            where_text(x, ev->conn, BUCKET_BAN, where));
     }
-    if (connects_too_fast(x, conf, client)) {
-        excess_tell(x, ev->conn, BUCKET_ADDRESS_CONNECTS);
-        return roda_reject(ev, RODA_E_RATE, "your address connects too fast: %s",
-                           where_text(x, ev->conn, BUCKET_ADDRESS_CONNECTS, where));
-    }
     if (gcra_wait(&count, table_ahead(shared_of(x)->counts, count_key(client), 0))) {
         excess_tell(x, ev->conn, BUCKET_ADDRESS_CONNECTIONS);
         return roda_reject(ev, RODA_E_FULL, "too many connections from your address: %s",
                            where_text(x, ev->conn, BUCKET_ADDRESS_CONNECTIONS, where));
+    }
+    if (connects_too_fast(x, conf, client)) {
+        excess_tell(x, ev->conn, BUCKET_ADDRESS_CONNECTS);
+        return roda_reject(ev, RODA_E_RATE, "your address connects too fast: %s",
+                           where_text(x, ev->conn, BUCKET_ADDRESS_CONNECTS, where));
     }
     return RODA_PASS;
 }

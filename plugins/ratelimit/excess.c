@@ -13,13 +13,18 @@
  *     disconnected ADDRESS refusals=N listener=NAME
  *     banned ADDRESS seconds=N listener=NAME
  *
+ * Who sends datagrams has shown once that he gets what is sent to his address, but anybody may
+ * write it on the next one. So nobody's address is banned for them, neither here nor by fail2ban:
+ *
+ *     refused datagrams of ADDRESS bucket=NAME listener=NAME
+ *
  * Refusals are counted per connection; kill_after of them within a minute from the first end it,
  * and its address prefix is banned. Delays are not counted: who waits does no harm. With
  * on_excess = disconnect the first one ends it, without a ban; but the slow mode of a room is
  * something that people run into without harm, and always has kill_after.
  */
 
-enum { SAID_MS = 10000, MINUTE_MS = 60000, ADDRESS_BYTES = 80 };
+enum { SAID_MS = 10000, MINUTE_MS = 60000, ADDRESS_BYTES = 80, SECTION_BYTES = 64 };
 
 const char *const bucket_names[BUCKETS] = {
     [BUCKET_MESSAGES] = "messages",
@@ -47,12 +52,14 @@ static uint64_t mix(uint64_t key)
 
 /* The table tells buckets of one set apart by the upper bits of their keys: there, chance may make
  * one bucket of two strangers, but never of two kinds. A slow rate's bucket is full for an hour,
- * and would refuse whoever shares it as messages a second. */
+ * and would refuse whoever shares it as messages a second. A connection's messages and bytes are in
+ * no table: those two kinds are what a ban and what was said have. */
 uint64_t key_for(uint64_t owner, uint32_t what)
 {
     uint64_t key = mix(owner + (what + 1) * UINT64_C(0x9e3779b97f4a7c15));
+    uint64_t kind = what < KEY_SAID ? what & 7 : BUCKET_BYTES;
 
-    return key >> 3 | (uint64_t)(what & 7) << 61;
+    return key >> 3 | kind << 61;
 }
 
 uint64_t key_for_rate(uint64_t owner, uint32_t what, const struct roda_rate *rate)
@@ -98,21 +105,30 @@ static const char *limit_text(const struct ratelimit_conf *conf, enum bucket buc
     return buf;
 }
 
+/* Where an option stands: "[plugin ratelimit] ", or that of the listener if it has its own. */
+static const char *section_text(const struct roda_conn *c, int own, char buf[SECTION_BYTES])
+{
+    struct roda_str listener = c ? roda_conn_listener(c) : (struct roda_str){"", 0};
+
+    if (own)
+        (void)snprintf(buf, SECTION_BYTES, "[listener %.*s] ratelimit.",
+                       (int)(listener.len < 40 ? listener.len : 40), listener.ptr);
+    else
+        (void)snprintf(buf, SECTION_BYTES, "[plugin ratelimit] ");
+    return buf;
+}
+
 const char *where_text(struct roda_ctx *x, const struct roda_conn *c, enum bucket bucket,
                        char buf[WHERE_BYTES])
 {
     const struct ratelimit_conf *conf = c ? conf_for(x, c) : x->conf;
-    struct roda_str listener = c ? roda_conn_listener(c) : (struct roda_str){"", 0};
-    char limit[64], general[64];
+    char limit[64], general[64], section[SECTION_BYTES];
 
     (void)limit_text(conf, bucket, limit, sizeof(limit));
     (void)limit_text(x->conf, bucket, general, sizeof(general));
-    if (!strcmp(limit, general))
-        (void)snprintf(buf, WHERE_BYTES, "[plugin ratelimit] %s = %s", bucket_names[bucket], limit);
-    else
-        (void)snprintf(buf, WHERE_BYTES, "[listener %.*s] ratelimit.%s = %s",
-                       (int)(listener.len < 40 ? listener.len : 40), listener.ptr,
-                       bucket_names[bucket], limit);
+    (void)snprintf(buf, WHERE_BYTES, "%s%s = %s",
+                   section_text(c, strcmp(limit, general) != 0, section), bucket_names[bucket],
+                   limit);
     return buf;
 }
 
@@ -137,14 +153,16 @@ void excess_tell(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
     uint64_t owner = client->prefix ? client->prefix : key_for(roda_conn_getid(c), KEY_SAID);
     struct gcra once = {.cost = SAID_MS * GCRA_SHARED_TICKS, .limit = SAID_MS * GCRA_SHARED_TICKS};
     struct roda_str listener = roda_conn_listener(c);
+    int datagrams = client->flags & CLIENT_DATAGRAM;
+    uint32_t what = KEY_SAID + 1 + (uint32_t)bucket + (datagrams ? BUCKETS : 0);
     char address[ADDRESS_BYTES];
 
     roda_count(x, (uint32_t)bucket, 1);
-    if (table_take(shared_of(x)->buckets, key_for(owner, KEY_SAID + 1 + (uint32_t)bucket),
-                   now_us(x), &once, 0))
+    if (table_take(shared_of(x)->buckets, key_for(owner, what), now_us(x), &once, 0))
         return;
-    roda_log(x, RODA_LOG_NOTICE, "refused %s bucket=%s listener=%.*s", address_text(c, address),
-             bucket_names[bucket], (int)listener.len, listener.ptr);
+    roda_log(x, RODA_LOG_NOTICE, "refused %s%s bucket=%s listener=%.*s",
+             datagrams ? "datagrams of " : "", address_text(c, address), bucket_names[bucket],
+             (int)listener.len, listener.ptr);
 }
 
 /* ---- the end of patience ---------------------------------------------------------------- */
@@ -156,7 +174,7 @@ static void ban(struct roda_ctx *x, struct roda_conn *c, const struct client *cl
     struct network prefix;
     char address[ADDRESS_BYTES];
 
-    if (!client->prefix || !conf->ban_time_ms ||
+    if (!client->prefix || !conf->ban_time_ms || client->flags & CLIENT_DATAGRAM ||
         !network_of(roda_conn_peer(c), (uint32_t)general->prefix_ipv4,
                     (uint32_t)general->prefix_ipv6, &prefix))
         return;
@@ -169,19 +187,21 @@ static void ban(struct roda_ctx *x, struct roda_conn *c, const struct client *cl
 static void disconnect(struct roda_ctx *x, struct roda_conn *c, const struct client *client,
                        int at_once)
 {
-    const struct ratelimit_conf *conf = conf_for(x, c);
+    const struct ratelimit_conf *conf = conf_for(x, c), *general = x->conf;
     struct roda_str listener = roda_conn_listener(c);
-    char address[ADDRESS_BYTES];
+    char address[ADDRESS_BYTES], section[SECTION_BYTES];
 
     roda_count(x, METRIC_DISCONNECTED, 1);
     roda_log(x, RODA_LOG_NOTICE, "disconnected %s refusals=%u listener=%.*s",
              address_text(c, address), client->refusals, (int)listener.len, listener.ptr);
     if (at_once) {
-        roda_conn_close(c, "too fast, and on_excess = disconnect of [plugin ratelimit]");
+        roda_conn_close(c, "too fast: %son_excess = disconnect",
+                        section_text(c, conf->on_excess != general->on_excess, section));
         return;
     }
-    roda_conn_close(c, "%u refusals within a minute: [plugin ratelimit] kill_after = %" PRId64,
-                    client->refusals, conf->kill_after);
+    roda_conn_close(c, "%u refusals within a minute: %skill_after = %" PRId64, client->refusals,
+                    section_text(c, conf->kill_after != general->kill_after, section),
+                    conf->kill_after);
     ban(x, c, client);
 }
 

@@ -17,16 +17,12 @@
  * nothing can be held back (datagrams, on_excess), and for a longer wait, the unit is refused, and
  * nothing is paid.
  *
- * The core asks again when a unit's time has come. It may also refuse the unit before (max_delay),
- * and lets units that are too long go by without waiting; either way, what was paid for is there
- * for the next one. Asked before that time, this may be that last question, or a new unit: within
- * ASK_AGAIN_MS of the first question it is a new one for sure.
+ * The core asks again when a unit's time has come, or a last time when it may wait no longer
+ * (max_delay): then it is refused by name, and what was paid for is there for the next one.
  *
  * A join fills a bucket of its own, in submit, and waits there in the same way. Slow mode counts a
  * member's messages at the room's home, and refuses, since nothing may wait there.
  */
-
-enum { ASK_AGAIN_MS = 100 /* limits.max_delay is at least that */ };
 
 /* One bucket that something fills: a connection's own, or one in the shared table. */
 struct charge {
@@ -119,26 +115,27 @@ static uint64_t take(struct roda_ctx *x, const struct charge *charge, uint64_t n
     return ms;
 }
 
-/* Fills all of them or, if one would have to wait longer than max_ms, none: then *ret_bucket is
- * that one. Returns how long the slowest has to wait. */
+/* Fills all of them or, if one would have to wait longer than max_ms, none. Returns how long the
+ * slowest has to wait; *ret_bucket is that one. */
 static uint64_t take_all(struct roda_ctx *x, const struct charges *charges, uint64_t max_ms,
                          enum bucket *ret_bucket)
 {
     uint64_t now_ms = roda_now_ms(x), longest_ms = 0, ms;
 
     for (size_t i = 0; i < charges->n; i++) {
-        *ret_bucket = charges->list[i].bucket;
         ms = wait_ms(x, &charges->list[i], now_ms);
-        if (ms > max_ms)
+        if (ms > max_ms) {
+            *ret_bucket = charges->list[i].bucket;
             return ms;
+        }
     }
     /* The shared ones first: another worker may have filled them meanwhile. */
-    for (size_t i = charges->n; i-- > 0;) {
-        *ret_bucket = charges->list[i].bucket;
+    for (size_t i = charges->n; i-- > 0 && longest_ms <= max_ms;) {
         ms = take(x, &charges->list[i], now_ms, max_ms);
-        if (ms > max_ms)
-            return ms;
-        longest_ms = ms > longest_ms ? ms : longest_ms;
+        if (ms > longest_ms) {
+            *ret_bucket = charges->list[i].bucket;
+            longest_ms = ms;
+        }
     }
     return longest_ms;
 }
@@ -157,18 +154,12 @@ static roda_verdict hold(struct roda_ctx *x, struct roda_event *ev, uint64_t ms)
     return roda_delay(ev, ms);
 }
 
-/* The unit that waits is asked for again, or else this is one more: it takes its own time. */
-static int is_asked_again(struct client *client, uint32_t now_ms)
+/* Asked again before its time, a last time; or, if that was so before, for the next one. */
+static roda_verdict wait_on(struct roda_ctx *x, struct roda_event *ev, struct client *client,
+                            uint8_t left_over, enum bucket bucket, uint64_t ms)
 {
-    if (client->flags & CLIENT_LEFT_OVER) {
-        client->flags &= (uint8_t)~CLIENT_LEFT_OVER;
-        client->since_ms = now_ms;
-        return 1;
-    }
-    if (now_ms - client->since_ms < ASK_AGAIN_MS)
-        return 0;
-    client->flags |= CLIENT_LEFT_OVER;
-    return 1;
+    client->flags ^= left_over;
+    return client->flags & left_over ? excess_refuse(x, ev, bucket) : roda_delay(ev, ms);
 }
 
 roda_verdict flow_input(struct roda_ctx *x, struct roda_event *ev)
@@ -176,18 +167,17 @@ roda_verdict flow_input(struct roda_ctx *x, struct roda_event *ev)
     struct client *client = roda_conn_data(x, ev->conn);
     const struct ratelimit_conf *conf = conf_for(x, ev->conn);
     struct charges charges = {.n = 0};
-    uint32_t now_ms = (uint32_t)roda_now_ms(x);
-    int32_t left_ms = (int32_t)(client->until_ms - now_ms);
+    uint32_t now_ms = (uint32_t)roda_now_ms(x), left_ms = client->until_ms - now_ms;
     enum bucket bucket = BUCKET_MESSAGES;
     uint64_t ms, max_ms = most_wait_ms(conf, client);
 
-    if (client->flags & CLIENT_WAITING && left_ms <= 0) {
+    if (client->flags & CLIENT_WAITING) {
+        if (left_ms && left_ms <= WAIT_MAX_MS) /* more: it is over, perhaps for weeks */
+            return wait_on(x, ev, client, CLIENT_LEFT_OVER, client->waits_for, left_ms);
         client->flags &= (uint8_t) ~(CLIENT_WAITING | CLIENT_LEFT_OVER);
         client->flags |= CLIENT_PAID;
         return RODA_PASS;
     }
-    if (client->flags & CLIENT_WAITING && is_asked_again(client, now_ms))
-        return roda_delay(ev, (uint64_t)left_ms);
     charge_own(&charges, BUCKET_BYTES, &conf->bytes, &client->bytes_ns, ev->bytes);
     charge_messages(x, ev->conn, client, 1, &charges);
     ms = take_all(x, &charges, max_ms, &bucket);
@@ -198,7 +188,7 @@ roda_verdict flow_input(struct roda_ctx *x, struct roda_event *ev)
         return RODA_PASS;
     }
     client->flags |= CLIENT_WAITING;
-    client->since_ms = now_ms;
+    client->waits_for = (uint8_t)bucket;
     client->until_ms = now_ms + (uint32_t)ms;
     return hold(x, ev, ms);
 }
@@ -209,8 +199,14 @@ void flow_charged(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)
     struct charges charges = {.n = 0};
 
     charge_messages(x, c, client, cost, &charges);
-    for (size_t i = 0; i < charges.n; i++)
-        (void)take(x, &charges.list[i], roda_now_ms(x), DEBT_MAX_MS);
+    for (size_t i = 0; i < charges.n; i++) {
+        struct charge *charge = &charges.list[i];
+        uint64_t ticks_per_ms = charge->own_ns ? GCRA_OWN_TICKS : GCRA_SHARED_TICKS;
+        uint64_t most = charge->g.limit + DEBT_MAX_MS * ticks_per_ms;
+        if (charge->g.cost > most)
+            charge->g.cost = most;
+        (void)take(x, charge, roda_now_ms(x), DEBT_MAX_MS);
+    }
 }
 
 /* ---- messages --------------------------------------------------------------------------- */
@@ -227,8 +223,9 @@ static roda_verdict join(struct roda_ctx *x, struct roda_event *ev, struct clien
     if (client->flags & CLIENT_JOIN_WAITING) {
         uint64_t ahead = own_ahead(&charge, now_ms);
         if (ahead > charge.g.limit)
-            return roda_delay(ev, to_ms(ahead - charge.g.limit, GCRA_OWN_TICKS));
-        client->flags &= (uint8_t)~CLIENT_JOIN_WAITING;
+            return wait_on(x, ev, client, CLIENT_JOIN_LEFT_OVER, BUCKET_JOINS,
+                           to_ms(ahead - charge.g.limit, GCRA_OWN_TICKS));
+        client->flags &= (uint8_t) ~(CLIENT_JOIN_WAITING | CLIENT_JOIN_LEFT_OVER);
         return RODA_PASS;
     }
     ms = take(x, &charge, now_ms, max_ms);
@@ -280,16 +277,15 @@ roda_verdict flow_admit(struct roda_ctx *x, struct roda_event *ev)
     const struct ratelimit_conf *conf = x->conf;
     const struct roda_msg *msg = ev->msg;
     char where[WHERE_BYTES];
-    struct gcra g;
+    struct charges charges = {.n = 0};
     uint64_t ms;
 
-    if (!state_of(x)->rooms || !msg->from || !msg->sender ||
+    if (!conf->room_messages.count || !msg->from || !msg->sender ||
         (msg->kind != RODA_TEXT && msg->kind != RODA_NOTICE) ||
         msg->flags & (RODA_MSG_DIRECT | RODA_MSG_FORCED))
         return RODA_PASS;
-    g = gcra_of(&conf->room_messages, 1, GCRA_SHARED_TICKS);
-    ms =
-        to_ms(table_take(state_of(x)->rooms, member_key(msg), now_us(x), &g, 0), GCRA_SHARED_TICKS);
+    charge_shared(&charges, BUCKET_ROOM_MESSAGES, &conf->room_messages, member_key(msg), 1);
+    ms = take(x, charges.list, roda_now_ms(x), 0);
     if (!ms)
         return RODA_PASS;
     excess_strike_far(x, msg->from, BUCKET_ROOM_MESSAGES);

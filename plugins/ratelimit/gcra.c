@@ -13,7 +13,7 @@ static uint64_t ticks(uint64_t n, const struct roda_rate *rate, uint64_t ticks_p
 {
     double exact = (double)n * (double)rate->per_ms * (double)ticks_per_ms / (double)rate->count;
 
-    return (uint64_t)(exact + 0.5);
+    return exact < 1e18 ? (uint64_t)(exact + 0.5) : (uint64_t)1e18;
 }
 
 struct gcra gcra_of(const struct roda_rate *rate, uint64_t n, uint64_t ticks_per_ms)

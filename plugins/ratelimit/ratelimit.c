@@ -123,23 +123,15 @@ static void stop(struct roda_ctx *x)
 
     roda_timer_stop(state->sweep);
     state->sweep = NULL;
-    table_free(x, state->rooms);
-    state->rooms = NULL;
     bans_stop(x);
 }
 
 static int start(struct roda_ctx *x)
 {
-    const struct ratelimit_conf *conf = x->conf;
     struct ratelimit_state *state = state_of(x);
     int result = 0;
 
     state->started_ms = roda_now_ms(x);
-    if (conf->room_messages.count) {
-        state->rooms = table_new(x, ROOM_BUCKETS);
-        if (!state->rooms)
-            return -ENOMEM;
-    }
     if (x->worker)
         return 0;
     roda_count(x, METRIC_TABLE_SIZE, (int64_t)table_buckets(shared_of(x)->buckets));
@@ -249,7 +241,7 @@ static const struct roda_option options[] = {
      .min = 1024,
      .max = 16777216,
      .flags = RODA_OPTION_RESTART,
-     .help = "buckets for addresses and accounts, 16 bytes each, whatever comes"},
+     .help = "buckets for addresses, accounts and slow mode, 16 bytes each, whatever comes"},
     {.name = NULL},
 };
 
@@ -276,7 +268,7 @@ static const struct roda_metric metrics[] = {
     [METRIC_BANS_LOST] = {"ratelimit_bans_not_kept_total", RODA_COUNTER,
                           "bans that could not be written to ban_file"},
     [METRIC_TABLE_SIZE] = {"ratelimit_table_buckets", RODA_GAUGE,
-                           "buckets there are for addresses and accounts"},
+                           "buckets there are for addresses, accounts and slow mode"},
     [METRIC_TABLE_USED] = {"ratelimit_table_used", RODA_GAUGE,
                            "those that are not empty, as of the last minutes"},
     [METRIC_TABLE_REPLACED] = {"ratelimit_table_replaced_total", RODA_COUNTER,

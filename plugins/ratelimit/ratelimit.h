@@ -4,7 +4,7 @@
  * Shared by the files of the plugin:
  *
  *   gcra.c        what a rate means for a bucket
- *   table.c       buckets of addresses and accounts, shared by all workers, of a fixed size
+ *   table.c       buckets of addresses, accounts, members: shared by all workers, of a fixed size
  *   address.c     address prefixes
  *   door.c        who may connect: bans, connects, open connections
  *   flow.c        how much may come: units, bytes, joins, slow mode, dear commands
@@ -66,7 +66,6 @@ enum {
     LIMIT_MAX_MS = 864000000,
     /* Messages a second, above which microseconds are too coarse for a percent. */
     SHARED_RATE_MAX = 10000,
-    ROOM_BUCKETS = 4096,
     SWEEP_PARTS = 64,
     SWEEP_MS = 5000
 };
@@ -84,8 +83,7 @@ struct bans;
 /* Of one worker. */
 struct ratelimit_state {
     uint64_t started_ms;
-    struct table *rooms; /* slow mode of the rooms that have their home here; NULL: off */
-    struct bans *bans;   /* worker 0 */
+    struct bans *bans; /* worker 0 */
     struct roda_timer *sweep;
     uint32_t next_part;
     size_t used[SWEEP_PARTS];
@@ -93,12 +91,13 @@ struct ratelimit_state {
 };
 
 enum {
-    CLIENT_DATAGRAM = 1,      /* nothing holds it back: refused instead of delayed */
-    CLIENT_COUNTED = 2,       /* stands in counts */
-    CLIENT_WAITING = 4,       /* a unit is paid for and may pass at until_ms */
-    CLIENT_LEFT_OVER = 8,     /* ... and whose unit was refused by the core: the next may have it */
-    CLIENT_JOIN_WAITING = 16, /* the same for a join */
-    CLIENT_PAID = 32,         /* the unit at hand is paid for, and no message came of it so far */
+    CLIENT_DATAGRAM = 1,        /* nothing holds it back: refused instead of delayed */
+    CLIENT_COUNTED = 2,         /* stands in counts */
+    CLIENT_WAITING = 4,         /* a unit is paid for and may pass at until_ms */
+    CLIENT_LEFT_OVER = 8,       /* ... and it was refused before: the next may have its place */
+    CLIENT_JOIN_WAITING = 16,   /* the same for a join */
+    CLIENT_JOIN_LEFT_OVER = 32, /* the same for a join */
+    CLIENT_PAID = 64,           /* the unit at hand is paid for, and no message came of it so far */
 };
 
 /* Of one connection. Buckets are full until these times, in ns of the monotonic clock; the other
@@ -106,10 +105,11 @@ enum {
 struct client {
     uint64_t prefix; /* key of its address prefix; 0: it is not counted by address */
     uint64_t messages_ns, bytes_ns, joins_ns;
-    uint32_t until_ms, since_ms;
+    uint32_t until_ms;
     uint32_t minute_ms; /* when the minute began in which refusals are counted */
     uint16_t refusals;
     uint8_t flags;
+    uint8_t waits_for; /* enum bucket: the one that the unit waits for */
 };
 _Static_assert(sizeof(struct client) <= 48, "an idle connection has little memory");
 

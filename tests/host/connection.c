@@ -213,12 +213,9 @@ static enum filtered filter_conn(struct roda_conn *c, int stage, size_t bytes, u
 {
     struct testhost *h = c->host;
 
-    if (c->since_ms && h->now_ms >= c->since_ms + h->max_delay_ms) {
-        *ret_code = RODA_E_TIMEOUT;
-        *ret_text = copy_text(RODA_STR("held back for too long"));
-        return FILTERED_REFUSE;
-    }
-    if (h->now_ms < c->until_ms)
+    bool late = c->since_ms && h->now_ms >= c->since_ms + h->max_delay_ms;
+
+    if (!late && h->now_ms < c->until_ms)
         return FILTERED_WAIT;
     for (; c->at < h->n_instances; c->at++) {
         struct instance *i = h->instances[c->at];
@@ -239,6 +236,12 @@ static enum filtered filter_conn(struct roda_conn *c, int stage, size_t bytes, u
             e.text = NULL;
             break;
         case RODA_DELAY:
+            if (late) { /* it was asked a last time */
+                result = FILTERED_REFUSE;
+                *ret_code = RODA_E_TIMEOUT;
+                *ret_text = copy_text(RODA_STR("held back for too long"));
+                break;
+            }
             result = FILTERED_WAIT;
             c->until_ms = h->now_ms + e.delay_ms;
             if (!c->since_ms)

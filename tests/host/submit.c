@@ -404,19 +404,24 @@ static bool held_waits(const struct source *s, struct held *held)
     }
 }
 
+static bool refuse_late(struct source *s, struct held *held)
+{
+    source_answer(s, RODA_E_TIMEOUT, "held back for too long", held->msg);
+    s->worker->host->progress++;
+    return true;
+}
+
 /* true: the oldest message has left the queue's front for good. */
 static bool step(struct source *s, struct held *held)
 {
     struct testhost *h = s->worker->host;
+    bool late = (held->state == HELD_DELAYED || held->state == HELD_DEFERRED) &&
+                h->now_ms >= held->since_ms + h->max_delay_ms;
     bool done;
 
-    if ((held->state == HELD_DELAYED || held->state == HELD_DEFERRED) &&
-        h->now_ms >= held->since_ms + h->max_delay_ms) {
-        source_answer(s, RODA_E_TIMEOUT, "held back for too long", held->msg);
-        h->progress++;
-        return true;
-    }
-    if (held_waits(s, held))
+    if (late && held->state == HELD_DEFERRED)
+        return refuse_late(s, held);
+    if (!late && held_waits(s, held))
         return false;
     h->progress++;
     if (held->state == HELD_RESUMED) {
@@ -427,8 +432,8 @@ static bool step(struct source *s, struct held *held)
     }
     held->state = held->state == HELD_LATER ? HELD_LATER : HELD_FRESH;
     if (held->state != HELD_LATER) {
-        if (!run_filters(s, held, &done))
-            return false;
+        if (!run_filters(s, held, &done)) /* a delayed one was asked a last time */
+            return late && held->state == HELD_DELAYED && refuse_late(s, held);
         if (done)
             return true;
     }

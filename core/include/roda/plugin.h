@@ -276,7 +276,9 @@ struct roda_event {
 roda_verdict roda_reject(struct roda_event *ev, uint32_t code, const char *fmt, ...)
     RODA_PRINTF(3, 4);
 /* accept, input, submit. The connection's input waits, in order, and then the same filter is
- * asked again. Held for longer than max_delay in all, it is refused with RODA_E_TIMEOUT. */
+ * asked again. Once it is held for max_delay in all, that is a last time: if it still delays, the
+ * core refuses with RODA_E_TIMEOUT. In input, a datagram that is too long cannot wait: there, a
+ * delay counts as passed. */
 roda_verdict roda_delay(struct roda_event *ev, uint64_t delay_ms);
 /* submit. *ret_ticket names the event to roda_resume(); input of the connection waits. */
 roda_verdict roda_defer(struct roda_event *ev, uint64_t *ret_ticket);

@@ -326,6 +326,23 @@ static void nothing_is_delayed_longer_than_max_delay(void **state)
     }
 }
 
+static void what_may_pass_when_max_delay_is_over_passes(void **state)
+{
+    (void)state;
+    bench_new(1);
+    bench->plugins[FIRST].submit = filter;
+    bench_start();
+    decide = delays_slow;
+    delay_ms = bench->settings->max_delay_ms;
+    struct bench_client *c = bench_connect(0);
+    ticket = bench_now_ms() + delay_ms;
+    bench_say(c, "say 0a slow\nsay 0a quick");
+    bench_pass(delay_ms + 100);
+    bench_expect(c, "=1 0 #1\n=2 0 #2\n");
+    bench_forget(c);
+    bench_end();
+}
+
 static uint64_t tickets[4];
 static unsigned n_tickets;
 
@@ -666,27 +683,53 @@ static void input_filters_refuse(void **state)
     bench_end();
 }
 
-static roda_verdict delays_all(struct roda_event *ev)
+static void tells_too_long(struct roda_ctx *x, struct roda_conn *c, size_t bytes)
 {
-    return roda_delay(ev, 100);
+    (void)x;
+    roda_out_printf(roda_conn_out(c), "too long: %zu", bytes);
+    roda_out_unit(roda_conn_out(c));
 }
 
-/* What is too long is gone; it cannot be delayed, but later filters see it. */
-static void oversize_units_pass_by_all_filters(void **state)
+/* What is too long is gone, but it takes its time, and what comes after it takes its turn. */
+static void oversize_units_wait_like_others(void **state)
 {
     (void)state;
     bench_new(1);
     bench->settings->unit_max_bytes = 100;
+    bench->protocols[0].oversize = tells_too_long;
     bench->plugins[FIRST].input = filter;
     bench->plugins[SECOND].input = comes_after;
     bench_start();
-    decide = delays_all;
+    decide = delays_for_a_while;
+    delay_ms = 100;
     after = 0;
     struct bench_client *c = bench_connect(0);
+    until_ms = bench_now_ms() + 500;
+    bench_say(c, "say 0a %0200d\nping", 1);
+    bench_expect(c, "");
+    assert_int_equal(after, 0);
+    bench_pass(700);
+    bench_expect(c, "too long: 207\npong\n");
+    assert_int_equal(after, 2);
+    assert_null(bench_conn(0)->waiting);
+    /* No longer than max_delay, and before the end of its input. */
+    until_ms = bench_now_ms() + 12000;
+    bench_say(c, "say 0a %0200d", 1);
+    sim_client_shutdown(c->end);
+    bench_pass(9900);
+    bench_expect(c, "");
+    bench_pass(200);
+    bench_expect(c, "!17 it was held back for too long and then refused\n");
+    assert_true(c->over);
+    bench_forget(c);
+    /* Who goes meanwhile takes it with him. */
+    c = bench_connect(0);
+    until_ms = bench_now_ms() + 5000;
     bench_say(c, "say 0a %0200d", 1);
     bench_settle();
-    assert_int_equal(asked, 1);
-    assert_int_equal(after, 1);
+    sim_client_reset(c->end);
+    c->end = NULL;
+    bench_pass(6000);
     bench_forget(c);
     bench_end();
 }
@@ -900,6 +943,7 @@ int main(void)
         TEST(a_window_that_opens_late_in_a_turn_is_work),
         TEST(a_delayed_message_holds_what_is_behind_it),
         TEST(nothing_is_delayed_longer_than_max_delay),
+        TEST(what_may_pass_when_max_delay_is_over_passes),
         TEST(a_deferred_message_waits_for_its_ticket),
         TEST(nothing_is_deferred_longer_than_max_delay),
         TEST(verdicts_become_answers),
@@ -911,7 +955,7 @@ int main(void)
         TEST(input_filters_hold_the_unit),
         TEST(a_unit_waits_no_longer_than_max_delay),
         TEST(input_filters_refuse),
-        TEST(oversize_units_pass_by_all_filters),
+        TEST(oversize_units_wait_like_others),
         TEST(a_delayed_unit_and_a_held_message_do_not_disturb_each_other),
         TEST(what_was_routed_is_published_though_the_sender_is_gone),
         TEST(a_protocol_error_ends_the_connection),

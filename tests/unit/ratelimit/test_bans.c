@@ -104,7 +104,7 @@ static void what_is_over_or_torn_is_left_out(void **state)
     (void)
         snprintf(text, sizeof(text), "%s%s%s%s%s", line(over, sizeof(over), "192.0.2.1/32", -1),
                  "# a comment\n192.0.2.3/32\n192.0.2.3/32 x\n\n192.0.2.3/32 99999999999999999999\n"
-                 "192.0.2.3/32 -5\n192.0.2.3/32 1 1\n",
+                 "192.0.2.3/32 -5\n192.0.2.3/32 1 1\n192.0.2.3/32 -99999999999999999999\n",
                  line(kept, sizeof(kept), "192.0.2.2/32", 60),
                  line(other, sizeof(other), "192.0.2.0/24", 60), "192.0.2.3/32 17672259");
     h = start_with(2, text);
@@ -113,6 +113,20 @@ static void what_is_over_or_torn_is_left_out(void **state)
     assert_false(banned(h, "192.0.2.3"));
     assert_string_equal(file_of(h), kept);
     assert_null(testhost_file_get(h, FILE_NAME ".new", &(size_t){0}));
+    flood_stop(h);
+}
+
+static void however_far_the_end_is_it_is_a_ban(void **state)
+{
+    static const char text[] = "192.0.2.1/32 9223372036854775807\n"
+                               "192.0.2.2/32 18446745840935152\n"; /* 2^64 milliseconds on */
+    struct testhost *h = start_with(1, text);
+
+    (void)state;
+    testhost_advance_ms(h, 60000);
+    assert_true(banned(h, "192.0.2.1"));
+    assert_true(banned(h, "192.0.2.2"));
+    assert_string_equal(file_of(h), text);
     flood_stop(h);
 }
 
@@ -261,6 +275,7 @@ int main(void)
         cmocka_unit_test(without_a_ban_there_is_no_file),
         cmocka_unit_test(bans_survive_a_restart),
         cmocka_unit_test(what_is_over_or_torn_is_left_out),
+        cmocka_unit_test(however_far_the_end_is_it_is_a_ban),
         cmocka_unit_test(rubbish_of_a_crash_is_replaced),
         cmocka_unit_test(a_large_file_is_written_anew),
         cmocka_unit_test(the_file_does_not_grow_for_ever),

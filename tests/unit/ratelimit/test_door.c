@@ -48,20 +48,21 @@ static void who_is_refused_is_told_why(void **state)
     struct testhost *h =
         flood_start(1,
                     "address_connects = 1/s burst 1\naddress_connections = 1\nstart_grace = 0\n");
-    struct testhost_conn *c;
+    struct testhost_conn *first, *c;
 
     (void)state;
-    (void)knock(h, 0, "192.0.2.1");
+    first = knock(h, 0, "192.0.2.1");
+    c = knock(h, 0, "192.0.2.1");
+    assert_true(testhost_closed(c));
+    assert_string_equal(testhost_close_reason(c), "too many connections from your address: [plugin "
+                                                  "ratelimit] address_connections = 1");
+    testhost_reset(first);
+    assert_true(testhost_run(h));
     c = knock(h, 0, "192.0.2.1");
     assert_true(testhost_closed(c));
     assert_string_equal(testhost_close_reason(c),
                         "your address connects too fast: "
                         "[plugin ratelimit] address_connects = 1/s burst 1");
-    testhost_advance_ms(h, 1000);
-    c = knock(h, 0, "192.0.2.1");
-    assert_true(testhost_closed(c));
-    assert_string_equal(testhost_close_reason(c), "too many connections from your address: [plugin "
-                                                  "ratelimit] address_connections = 1");
     assert_true(
         testhost_logged(h, "ratelimit: refused 192.0.2.1 bucket=address_connects listener=plain"));
     assert_true(
@@ -232,6 +233,44 @@ static void a_listener_may_let_in_more(void **state)
     flood_stop(h);
 }
 
+static void a_listener_may_be_slower(void **state)
+{
+    struct testhost *h = flood_new(1, "address_connects = off\nstart_grace = 0\n");
+    size_t opened = 0;
+
+    (void)state;
+    assert_int_equal(testhost_listener(h, "own", "plain", "tcp",
+                                       "ratelimit.address_connects = 1/s burst 2\n"),
+                     0);
+    assert_int_equal(testhost_start(h), 0);
+    for (uint16_t i = 0; i < 5; i++) {
+        struct testhost_conn *c = testhost_connect_listener(h, 0, "own");
+        testhost_set_peer(c, "192.0.2.1", (uint16_t)(3000 + i));
+        assert_true(testhost_run(h));
+        opened += !testhost_closed(c);
+        assert_false(testhost_closed(knock(h, 0, "192.0.2.1")));
+    }
+    assert_int_equal(opened, 2);
+    flood_stop(h);
+}
+
+/* Who has as many connections as he may does not use up what others of his address need. */
+static void who_may_not_come_does_not_count_as_come(void **state)
+{
+    struct testhost *h = flood_start(1, "address_connects = 1/h burst 4\naddress_connections = 2\n"
+                                        "start_grace = 0\n");
+    struct testhost_conn *c = knock(h, 0, "192.0.2.1");
+
+    (void)state;
+    (void)knock(h, 0, "192.0.2.1");
+    for (int i = 0; i < 10; i++)
+        assert_true(testhost_closed(knock(h, 0, "192.0.2.1")));
+    testhost_reset(c);
+    assert_true(testhost_run(h));
+    assert_false(testhost_closed(knock(h, 0, "192.0.2.1")));
+    flood_stop(h);
+}
+
 /* With the defaults, and an address a client. */
 static void many_prefixes_leave_memory_as_it_is(void **state)
 {
@@ -278,6 +317,8 @@ int main(void)
         cmocka_unit_test(prefixes_count_as_one),
         cmocka_unit_test(exempt_and_unix_peers_may_always_come),
         cmocka_unit_test(a_listener_may_let_in_more),
+        cmocka_unit_test(a_listener_may_be_slower),
+        cmocka_unit_test(who_may_not_come_does_not_count_as_come),
         cmocka_unit_test(many_prefixes_leave_memory_as_it_is),
     };
 

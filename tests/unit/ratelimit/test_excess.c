@@ -1,5 +1,7 @@
 #include "flood.h"
 
+#include "plugins/ratelimit/ratelimit.h"
+
 /* What happens to who goes beyond: answers, the broker's messages, disconnects, bans; and what is
  * wrong in the conf. */
 
@@ -133,6 +135,46 @@ static void exempt_and_unix_peers_are_not_banned(void **state)
     flood_stop(h);
 }
 
+/* Anybody may write his address on a datagram. */
+static void nobody_is_banned_for_datagrams(void **state)
+{
+    struct testhost *h = flood_start(1, "messages = 1/s burst 5\nkill_after = 3\n");
+    struct testhost_conn *c = testhost_connect(h, 0, "plain", "udp");
+
+    (void)state;
+    testhost_set_peer(c, "192.0.2.1", 1000);
+    flood_send(c, "PING\n", 8);
+    assert_true(testhost_run(h));
+    assert_true(testhost_closed(c));
+    assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    assert_false(testhost_logged(h, "banned"));
+    assert_false(testhost_logged(h, "refused 192.0.2.1 "));
+    assert_true(testhost_logged(h, "ratelimit: refused datagrams of 192.0.2.1 bucket=messages "
+                                   "listener=plain"));
+    flood_stop(h);
+}
+
+/* Which of them share a table: by chance they must never be one bucket. */
+static void kinds_of_buckets_have_keys_of_their_own(void **state)
+{
+    static const uint32_t kinds[] = {
+        BUCKET_REGISTERED_MESSAGES,
+        BUCKET_ADDRESS_MESSAGES,
+        BUCKET_ROOM_MESSAGES,
+        BUCKET_ADDRESS_CONNECTS,
+        BUCKET_BAN,
+    };
+    enum { N = sizeof(kinds) / sizeof(*kinds) };
+
+    (void)state;
+    for (size_t i = 0; i < N; i++) {
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(key_for(1, kinds[i]) >> 61, key_for(1, kinds[k]) >> 61);
+        for (uint32_t said = KEY_SAID; said <= KEY_SAID + 2 * BUCKETS; said++)
+            assert_int_not_equal(key_for(1, kinds[i]) >> 61, key_for(1, said) >> 61);
+    }
+}
+
 static void on_excess_disconnect_ends_it_at_once(void **state)
 {
     struct testhost *h = flood_start(1, "messages = 1/s burst 5\non_excess = disconnect\n");
@@ -144,7 +186,31 @@ static void on_excess_disconnect_ends_it_at_once(void **state)
     assert_true(testhost_closed(c));
     assert_int_equal(flood_heard(c, "PONG"), 5);
     assert_string_equal(testhost_close_reason(c),
-                        "too fast, and on_excess = disconnect of [plugin ratelimit]");
+                        "too fast: [plugin ratelimit] on_excess = disconnect");
+    assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    flood_stop(h);
+}
+
+static void a_listener_has_a_patience_of_its_own(void **state)
+{
+    struct testhost *h = flood_new(1, REFUSING "kill_after = 0\n");
+    struct testhost_conn *c;
+
+    (void)state;
+    assert_int_equal(testhost_listener(h, "own", "plain", "tcp",
+                                       "ratelimit.kill_after = 2\nratelimit.ban_time = 1h\n"),
+                     0);
+    assert_int_equal(testhost_start(h), 0);
+    c = testhost_connect_listener(h, 0, "own");
+    testhost_set_peer(c, "192.0.2.1", 1000);
+    flood_send(c, "PING\n", 7);
+    assert_true(testhost_run(h));
+    assert_true(testhost_closed(c));
+    assert_string_equal(testhost_close_reason(c), "2 refusals within a minute: [listener own] "
+                                                  "ratelimit.kill_after = 2");
+    testhost_advance_ms(h, 3599000);
+    assert_true(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    testhost_advance_ms(h, 1000);
     assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
     flood_stop(h);
 }
@@ -281,7 +347,10 @@ int main(void)
         cmocka_unit_test(kill_after_0_is_never),
         cmocka_unit_test(ban_time_0_is_no_ban),
         cmocka_unit_test(exempt_and_unix_peers_are_not_banned),
+        cmocka_unit_test(nobody_is_banned_for_datagrams),
+        cmocka_unit_test(kinds_of_buckets_have_keys_of_their_own),
         cmocka_unit_test(on_excess_disconnect_ends_it_at_once),
+        cmocka_unit_test(a_listener_has_a_patience_of_its_own),
         cmocka_unit_test(delays_are_no_refusals),
         cmocka_unit_test(slow_mode_counts_as_well_from_another_worker),
         cmocka_unit_test(memory_may_be_out_at_a_refusal),

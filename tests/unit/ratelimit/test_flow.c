@@ -325,6 +325,27 @@ static void a_debt_has_an_end(void **state)
     flood_stop(h);
 }
 
+static void a_debt_has_an_end_however_dear_it_was(void **state)
+{
+    struct testhost *h =
+        flood_start(1, "messages = 1/m burst 10\naddress_messages = 1/m burst 10\n");
+    struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+
+    (void)state;
+    testhost_input(c, "TOPIC|hall||2000000000\n");
+    assert_true(testhost_run(h));
+    flood_hears(c, "answer|0|TOPIC|1|0|");
+    testhost_advance_ms(h, 700000); /* ten minutes beyond the limit, and one for itself twice */
+    flood_send(c, "PING\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(c, "answer|15|"), 1);
+    testhost_advance_ms(h, 20000);
+    flood_send(c, "PING\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(pongs(c), 1);
+    flood_stop(h);
+}
+
 static void datagrams_are_refused_at_once(void **state)
 {
     struct testhost *h = flood_start(1, "messages = 2/s burst 10\nkill_after = 0\n");
@@ -391,11 +412,14 @@ static void a_wait_that_nobody_would_wait_for_is_refused(void **state)
     flood_stop(h);
 }
 
-static void what_the_core_refused_is_there_for_the_next(void **state)
+/* Whatever refuses it, the answer names the limit. */
+static void what_max_delay_ends_is_there_for_the_next(void **state)
 {
-    struct testhost *h = flood_start(1, "messages = 12/m burst 1\nkill_after = 0\n");
+    struct testhost *h =
+        flood_start(1, "messages = 12/m burst 1\njoins = 12/m burst 1\nkill_after = 0\n");
     struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
-    size_t passed = 0;
+    size_t passed = 0, refused = 0;
+    const char *unit;
 
     (void)state;
     testhost_max_delay_ms(h, 1000);
@@ -403,13 +427,92 @@ static void what_the_core_refused_is_there_for_the_next(void **state)
     assert_true(testhost_run(h));
     assert_int_equal(pongs(c), 1);
     for (int s = 0; s < 30; s++) {
-        const char *unit;
         testhost_advance_ms(h, 1000);
-        while ((unit = testhost_unit(c)))
-            passed += !strcmp(unit, "PONG");
+        while ((unit = testhost_unit(c))) {
+            if (!strcmp(unit, "PONG"))
+                passed++;
+            else if (!strcmp(unit, "answer|15|0|0|0|too fast: [plugin ratelimit] messages = 12/m "
+                                   "burst 1"))
+                refused++;
+            else
+                fail_msg("%s", unit);
+        }
     }
-    assert_in_range(passed, 5, 6); /* one in 5 s, although nothing may wait longer than one */
+    assert_int_equal(passed, 6); /* one in 5 s, although nothing may wait longer than one */
+    assert_in_range(refused, 23, 24);
+    assert_int_equal(testhost_metric(h, "ratelimit", "ratelimit_refused_messages_total"), refused);
     flood_stop(h);
+}
+
+static void joins_that_max_delay_ends_are_there_for_the_next(void **state)
+{
+    struct testhost *h = flood_start(1, "joins = 12/m burst 1\nkill_after = 0\n");
+    struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+    size_t passed = 0, refused = 0;
+    const char *unit;
+
+    (void)state;
+    testhost_max_delay_ms(h, 1000);
+    flood_send(c, "JOIN|hall||\n", 40);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(c, "answer|0|JOIN|"), 1);
+    for (int s = 0; s < 30; s++) {
+        testhost_advance_ms(h, 1000);
+        while ((unit = testhost_unit(c))) {
+            if (!strncmp(unit, "answer|0|JOIN|", 14))
+                passed++;
+            else if (!strncmp(unit, "answer|15|JOIN|", 15) &&
+                     strstr(unit, "|too fast: [plugin ratelimit] joins = 12/m burst 1"))
+                refused++;
+            else
+                fail_msg("%s", unit);
+        }
+    }
+    assert_int_equal(passed, 6);
+    assert_in_range(refused, 23, 24);
+    flood_stop(h);
+}
+
+/* Times in milliseconds of 32 bits come round after weeks. */
+static void what_was_left_over_is_not_found_after_weeks(void **state)
+{
+    struct testhost *h =
+        flood_start(1, "messages = 6/m burst 1\nkill_after = 0\naddress_table = 1024\n");
+    struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+
+    (void)state;
+    testhost_max_delay_ms(h, 1000);
+    flood_send(c, "PING\n", 2);
+    testhost_advance_ms(h, 2000);
+    assert_int_equal(flood_heard(c, "answer|15|"), 1);
+    testhost_advance_ms(h, UINT64_C(30) * 86400 * 1000);
+    flood_send(c, "PING\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(pongs(c), 1);
+    flood_stop(h);
+}
+
+/* What is too long is gone, but it takes its time, however slowly it comes. */
+static void lines_that_are_too_long_keep_the_rate(void **state)
+{
+    static const uint64_t pauses_ms[] = {10, 60, 110, 310};
+    char line[5001];
+
+    (void)state;
+    memset(line, 'x', sizeof(line));
+    (void)snprintf(line + 4999, 2, "\n");
+    for (size_t k = 0; k < sizeof(pauses_ms) / sizeof(*pauses_ms); k++) {
+        struct testhost *h = flood_start(1, "messages = 2/s burst 10\n");
+        struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+        size_t heard = 0;
+        for (uint64_t ms = 0; ms < 20000; ms += pauses_ms[k]) { /* four windows */
+            testhost_input(c, line);
+            testhost_advance_ms(h, pauses_ms[k]);
+            heard += flood_heard(c, "oversize|4999");
+        }
+        assert_in_range(heard, 49, 50);
+        flood_stop(h);
+    }
 }
 
 static void a_listener_may_have_its_own(void **state)
@@ -436,6 +539,50 @@ static void a_listener_may_have_its_own(void **state)
     flood_hears(bots,
                 "answer|15|0|0|0|too fast: [listener bots] ratelimit.messages = 10/s burst 50");
     flood_stop(h);
+}
+
+static void each_limit_may_be_a_listeners_own(void **state)
+{
+    static const struct {
+        const char *limit, *line, *passed;
+        uint16_t port;
+    } cases[] = {
+        {"messages = 1/s burst 3", "PING\n", "PONG", 1000},
+        {"registered_messages = 1/s burst 3", "PING\n", "PONG", 50000},
+        {"bytes = 4/s burst 12", "PING\n", "PONG", 1000},
+        {"address_messages = 1/s burst 3", "PING\n", "PONG", 1000},
+        {"joins = 1/s burst 3", "JOIN|hall||\n", "answer|0|JOIN|", 1000},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct testhost *h = flood_new(1, "messages = off\nregistered_messages = off\nbytes = off\n"
+                                          "address_messages = off\njoins = off\nkill_after = 0\n");
+        struct testhost_conn *own, *plain;
+        char text[200];
+        const char *unit;
+        size_t passed = 0;
+        (void)snprintf(text, sizeof(text), "ratelimit.%s\nratelimit.on_excess = refuse\n",
+                       cases[i].limit);
+        assert_int_equal(testhost_listener(h, "own", "plain", "tcp", text), 0);
+        assert_int_equal(testhost_start(h), 0);
+        own = testhost_connect_listener(h, 0, "own");
+        testhost_set_peer(own, "192.0.2.1", cases[i].port);
+        plain = flood_client(h, 0, "192.0.2.1", cases[i].port);
+        flood_send(own, cases[i].line, 5);
+        flood_send(plain, cases[i].line, 50);
+        assert_true(testhost_run(h));
+        assert_int_equal(flood_heard(plain, cases[i].passed), 50);
+        (void)snprintf(text, sizeof(text), "|too fast: [listener own] ratelimit.%s",
+                       cases[i].limit);
+        while ((unit = testhost_unit(own)))
+            if (!strncmp(unit, cases[i].passed, strlen(cases[i].passed)))
+                passed++;
+            else
+                assert_non_null(strstr(unit, text));
+        assert_int_equal(passed, 3);
+        flood_stop(h);
+    }
 }
 
 /* ---- slow mode ---------------------------------------------------------------------------- */
@@ -471,6 +618,70 @@ static void slow_mode_holds_per_member(void **state)
         assert_true(testhost_metric(h, "ratelimit", "ratelimit_refused_room_messages_total") > 300);
         flood_stop(h);
     }
+}
+
+static void slow_mode_keeps_burst_and_rate(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        const uint32_t n = worker_numbers[k];
+        struct testhost *h = flood_start(n, "room_messages = 60/m burst 20\nkill_after = 0\n");
+        struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+        size_t passed = 0;
+        flood_send(c, "TEXT|hall||hi\n", 50);
+        assert_true(testhost_run(h));
+        assert_int_equal(flood_heard(c, "answer|0|"), 20);
+        for (int i = 0; i < 1000; i++) { /* five windows of 20 s */
+            flood_send(c, "TEXT|hall||hi\n", 1);
+            testhost_advance_ms(h, 100);
+            passed += flood_heard(c, "answer|0|");
+        }
+        assert_in_range(passed, 99, 100);
+        flood_stop(h);
+    }
+}
+
+static void slow_mode_holds_for_a_crowd(void **state)
+{
+    enum { MEMBERS = 4500 };
+    struct testhost_conn **c = malloc(MEMBERS * sizeof(*c));
+    struct testhost *h = flood_start(1, "room_messages = 1/h burst 1\nkill_after = 0\n");
+
+    (void)state;
+    assert_non_null(c);
+    for (uint16_t i = 0; i < MEMBERS; i++) {
+        c[i] = testhost_connect(h, 0, "plain", "tcp");
+        testhost_set_peer(c[i], "192.0.2.1", (uint16_t)(1000 + i));
+    }
+    assert_true(testhost_run(h));
+    for (size_t round = 0; round < 2; round++) {
+        size_t passed = 0;
+        for (size_t i = 0; i < MEMBERS; i++)
+            flood_send(c[i], "TEXT|hall||hi\n", 1);
+        assert_true(testhost_run(h));
+        for (size_t i = 0; i < MEMBERS; i++)
+            passed += flood_heard(c[i], "answer|0|");
+        assert_int_equal(passed, round ? 0 : MEMBERS);
+    }
+    flood_stop(h);
+    free(c);
+}
+
+static void slow_mode_forgets_who_was_quiet_for_months(void **state)
+{
+    struct testhost *h = flood_start(1, "room_messages = 6/m burst 1\naddress_table = 1024\n");
+    struct testhost_conn *a = flood_client(h, 0, "192.0.2.1", 1000);
+
+    (void)state;
+    flood_send(a, "TEXT|hall||hi\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(a, "answer|0|"), 1);
+    for (int day = 0; day < 120; day++)
+        testhost_advance_ms(h, 86400 * 1000);
+    flood_send(a, "TEXT|hall||hi\n", 1);
+    assert_true(testhost_run(h));
+    assert_int_equal(flood_heard(a, "answer|0|"), 1);
+    flood_stop(h);
 }
 
 static void slow_mode_follows_an_account(void **state)
@@ -545,12 +756,20 @@ int main(void)
         cmocka_unit_test(several_messages_of_one_unit_are_paid_for),
         cmocka_unit_test(dear_commands_are_paid_for_afterwards),
         cmocka_unit_test(a_debt_has_an_end),
+        cmocka_unit_test(a_debt_has_an_end_however_dear_it_was),
         cmocka_unit_test(datagrams_are_refused_at_once),
         cmocka_unit_test(what_is_refused_for_one_bucket_fills_no_other),
         cmocka_unit_test(a_wait_that_nobody_would_wait_for_is_refused),
-        cmocka_unit_test(what_the_core_refused_is_there_for_the_next),
+        cmocka_unit_test(what_max_delay_ends_is_there_for_the_next),
+        cmocka_unit_test(joins_that_max_delay_ends_are_there_for_the_next),
+        cmocka_unit_test(what_was_left_over_is_not_found_after_weeks),
+        cmocka_unit_test(lines_that_are_too_long_keep_the_rate),
         cmocka_unit_test(a_listener_may_have_its_own),
+        cmocka_unit_test(each_limit_may_be_a_listeners_own),
         cmocka_unit_test(slow_mode_holds_per_member),
+        cmocka_unit_test(slow_mode_keeps_burst_and_rate),
+        cmocka_unit_test(slow_mode_holds_for_a_crowd),
+        cmocka_unit_test(slow_mode_forgets_who_was_quiet_for_months),
         cmocka_unit_test(slow_mode_follows_an_account),
         cmocka_unit_test(slow_mode_knows_a_room_by_any_spelling),
         cmocka_unit_test(slow_mode_leaves_private_and_forced_messages_alone),
