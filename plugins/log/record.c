@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include <isa-l/crc.h>
+#ifdef __x86_64__
+#include <nmmintrin.h>
+#endif
 
 /*
  * Bytes to structs and back. The document is docs/log-format.md; this file is one reading of it.
@@ -60,13 +63,36 @@ enum {
     HEADER_ZEROS_AT = 40,
     KIND_MAX = RODA_KIND_MAX,
     PARTITION_MAX = 99,
+    CHECKSUM_SHORT = 1024,
 };
 
 static const char magic[8] = {'r', 'o', 'd', 'a', 'l', 'o', 'g', '\n'};
 
+#ifdef __x86_64__
+/* For long blocks ISA-L uses registers of 512 bits, after which the processor is slower for a
+ * while: for the records of a busy chat that was a tenth of all the broker's time. */
+__attribute__((target("sse4.2"))) static uint32_t checksum_short(const char *bytes, size_t len)
+{
+    uint64_t crc = UINT32_MAX;
+
+    for (; len >= sizeof(uint64_t); len -= sizeof(uint64_t), bytes += sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, bytes, sizeof(word));
+        crc = _mm_crc32_u64(crc, word);
+    }
+    for (; len; len--)
+        crc = _mm_crc32_u8((uint32_t)crc, (unsigned char)*bytes++);
+    return ~(uint32_t)crc;
+}
+#endif
+
 /* RFC 3720, appendix B.4: the register begins as ones and is inverted at the end. */
 static uint32_t checksum(const char *bytes, size_t len)
 {
+#ifdef __x86_64__
+    if (len <= CHECKSUM_SHORT && __builtin_cpu_supports("sse4.2"))
+        return checksum_short(bytes, len);
+#endif
     return ~crc32_iscsi((unsigned char *)(uintptr_t)bytes, (int)len, 0xffffffffu);
 }
 

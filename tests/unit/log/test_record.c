@@ -168,6 +168,16 @@ static void test_the_checksum_is_crc32c(void **state)
     struct log_header header = {.version = 1, .base = 3, .segment_bytes = 100};
     log_header_encode(&header, buffer);
     assert_int_equal(u32_at(buffer + 60), slow_crc(buffer, 60));
+    /* Short and long ones take different ways. */
+    static char text[3000];
+    memset(text, 'x', sizeof(text));
+    for (size_t i = 0; i < sizeof(text); i++) {
+        struct log_record record = a_message();
+        record.message.text = (struct roda_str){text, i};
+        size_t len = log_record_encode(&record, buffer, sizeof(buffer));
+
+        assert_int_equal(u32_at(buffer + 4), slow_crc(buffer + 8, len - 8));
+    }
 }
 
 /* Puts a record's checksum right after its bytes were changed. */
