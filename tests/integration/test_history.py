@@ -263,6 +263,41 @@ class Joining(Case):
                 self.assertIn("* history lobby 1: what was said before you came", bob.transcript)
 
 
+class Readers(Case):
+    """What is said in a room is for who is in it."""
+
+    def test_who_may_not_enter_may_not_read(self):
+        with Broker(workers=2, plugins=LOG) as broker, LineClient(broker, "ana") as ana:
+            with LineClient(broker, "eva") as eva:
+                for room, closing in (("keyed", "/mode +k sesame"), ("invited", "/mode +i")):
+                    ana.send(f"/join {room}")
+                    ana.send(closing)
+                    ana.send("for us alone")
+                    ana.sync()
+                    eva.send(f"/join {room}")
+                    eva.next(r"^! (the room has a key|the room is for invited people)")
+                    self.check_refused(eva, room)
+                ana.send("/join ops")
+                ana.sync()
+                eva.send("/join ops")
+                eva.sync()
+                ana.send("/ban eva")
+                ana.send("/kick eva")
+                ana.send("for us alone")
+                ana.sync()
+                eva.expect(r"^\* ana put eva out of ops$")
+                self.check_refused(eva, "ops")
+                eva.send("/join ops")
+                eva.expect(r"^! you are banned there$")
+                self.check_refused(eva, "ops")
+                self.assertNotIn("for us alone", "\n".join(eva.transcript))
+
+    def check_refused(self, client, room):
+        for what in ("20", "1-2", "since 0"):
+            client.send(f"/history {room} {what}")
+            client.expect(rf"^! you are not in {room}: /join {room}$")
+
+
 class SlowReader(Case):
     def test_a_long_answer_does_not_kill(self):
         """Nearly 600 kB for a reader who takes 1 kB at a time."""
