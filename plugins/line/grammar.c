@@ -1,6 +1,7 @@
 #include "grammar.h"
 
 #include <string.h>
+#include <strings.h>
 
 /*
  * A line is text, or a command if it begins with one slash; "//" stands for text that begins with
@@ -101,6 +102,11 @@ static int read_number(struct roda_str digits, uint64_t *ret_number)
     return 0;
 }
 
+static int is_word(struct roda_str word, const char *wanted)
+{
+    return word.len == strlen(wanted) && !strncasecmp(word.ptr, wanted, word.len);
+}
+
 /* "20", "410-411" or "since 412". */
 static int read_range(struct line_command *command)
 {
@@ -109,7 +115,7 @@ static int read_range(struct line_command *command)
 
     if (take_word(&rest).len)
         return -1;
-    if (first.len == 5 && !memcmp(first.ptr, "since", 5)) {
+    if (is_word(first, "since")) {
         command->range = LINE_RANGE_SINCE;
         return read_number(second, &command->from);
     }
@@ -130,11 +136,6 @@ static int read_range(struct line_command *command)
                    command->to - command->from < LINE_HISTORY_MAX
                ? 0
                : -1;
-}
-
-static int is_word(struct roda_str word, const char *wanted)
-{
-    return word.len == strlen(wanted) && !memcmp(word.ptr, wanted, word.len);
 }
 
 /* What the table cannot say. */

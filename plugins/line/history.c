@@ -9,11 +9,14 @@
  * queue, and comes from another worker or from files, so it is written into a place of the send
  * queue, a portion each time the one before has drained:
  *
- *        +--------------------- drained -----------------------+
- *        v                                                     |
- *   more(): next question --> ask() --> taken(): a page --> tell a portion of it
- *                               |
- *                     too many ask: waiting, in turn
+ *        +--------------- drained ---------------+
+ *        v                                       |
+ *   more(): tell a portion of the page; if it is empty: ask() --> taken(): the next page
+ *                                                         |
+ *                                         too many ask: waiting, in turn
+ *
+ * Only what has drained to the place is told: of all that waits in one connection's queue, however
+ * many places it has, one portion at most is history.
  *
  * A telling is about the numbers `from` .. `to`, and `to` is at most the last number that the
  * connection had been shown when it asked (`now`). All that is said later is queued behind the
@@ -38,7 +41,7 @@
 
 enum {
     PAGE_MESSAGES = 64,
-    PORTION_BYTES = 16384,         /* for the queue of one reader at once */
+    PORTION_BYTES = 2048,          /* of one reader's queue at once: half of the least send_queue */
     DATAGRAM_PORTION_BYTES = 8192, /* what exceeds udp_session_rate would be lost ... */
     DATAGRAM_PAUSE_MS = 200,       /* ... so it goes out more slowly than that */
     LINE_AROUND_BYTES = 120,       /* about: time, number, names */
@@ -76,8 +79,6 @@ struct telling {
     struct roda_str room; /* its bytes follow the struct */
     char name[];
 };
-
-static void go_on(struct telling *t);
 
 static struct line_state *state_of(const struct telling *t)
 {
@@ -195,10 +196,13 @@ static void fail(struct telling *t, int error)
 
 /* ---- telling ---------------------------------------------------------------------------- */
 
-static size_t tell(struct telling *t, struct roda_msg *msg)
+static size_t weight(const struct roda_msg *msg)
 {
-    size_t bytes = msg->text.len + LINE_AROUND_BYTES;
+    return msg->text.len + LINE_AROUND_BYTES;
+}
 
+static void tell(struct telling *t, struct roda_msg *msg)
+{
     if (!t->from) {
         t->from = msg->number;
         t->told = msg->number - 1;
@@ -216,7 +220,6 @@ static size_t tell(struct telling *t, struct roda_msg *msg)
     t->epoch = msg->epoch;
     t->epoch_known = 1;
     roda_msg_unref(msg);
-    return bytes;
 }
 
 /* Of the range, what is missing behind the last message: up to here. */
@@ -399,7 +402,7 @@ static void taken(void *arg, const struct roda_history_page *page, int result)
         fail(t, result);
     } else {
         take_answer(t, result ? NULL : page);
-        go_on(t);
+        roda_place_wake(t->place);
     }
     let_ask(x);
 }
@@ -411,12 +414,17 @@ static void go_on(struct telling *t)
     size_t portion = t->datagram ? DATAGRAM_PORTION_BYTES : PORTION_BYTES, bytes = 0;
     enum question question = QUESTION_NONE;
 
-    while (t->next_in_page < t->n_page && t->left && bytes < portion) {
-        if (t->from && t->page[t->next_in_page]->prev > t->told && !t->epoch_known) {
+    while (t->next_in_page < t->n_page && t->left) {
+        struct roda_msg *msg = t->page[t->next_in_page];
+        if (bytes && bytes + weight(msg) > portion)
+            break;
+        if (t->from && msg->prev > t->told && !t->epoch_known) {
             question = QUESTION_BEFORE;
             break;
         }
-        bytes += tell(t, t->page[t->next_in_page++]);
+        bytes += weight(msg);
+        t->next_in_page++;
+        tell(t, msg);
     }
     if (question == QUESTION_NONE && t->next_in_page < t->n_page && t->left) {
         rest(t);

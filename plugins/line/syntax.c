@@ -80,7 +80,7 @@ const struct line_syntax line_syntaxes[] = {
      LINE_HISTORY,
      3,
      {ROOM, TEXT},
-     "ROOM N|FROM-TO|since NUMBER",
+     "ROOM N|FROM-TO|since NUMBER, at most 300",
      "show what was said: the last N, from one number to another, or after one",
      "answer: lines as they were, TIME in front, then * history ROOM FROM-TO: N messages\n"
      "of numbers that are not kept: * history ROOM FROM-TO: not kept\n"

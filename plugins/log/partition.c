@@ -228,6 +228,7 @@ static void on_sync(struct roda_ctx *x, void *arg, int result)
     uint64_t target;
     struct partition *p = errand_end(arg, &target);
     struct writer *w;
+    int settles;
 
     if (!p)
         return;
@@ -238,6 +239,7 @@ static void on_sync(struct roda_ctx *x, void *arg, int result)
         return;
     }
     roda_count(x, LOG_SYNCS, 1);
+    settles = w->synced < w->settled && target >= w->settled;
     w->synced = target;
     while (w->in_sync) {
         struct log_room *room = w->in_sync;
@@ -252,7 +254,7 @@ static void on_sync(struct roda_ctx *x, void *arg, int result)
         commit_advance(x);
     if (w->want_sync && p->state == PARTITION_READY)
         begin_sync(p);
-    else if (w->synced == w->settled)
+    if (settles)
         retention_step(p);
 }
 

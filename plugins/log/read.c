@@ -340,7 +340,7 @@ static int look_before_segment(struct reading *reading, struct read *read)
 
     read->length = 0;
     if (read->told) {
-        if (!read->root || read->root >= read->base)
+        if (!read->root)
             return -ENOENT;
         read->position = read->root;
         read->before = 0;
@@ -352,6 +352,17 @@ static int look_before_segment(struct reading *reading, struct read *read)
     }
     wait_again(reading, read);
     return 0;
+}
+
+/* One in the middle of the segment may count in records of it, which are looked for themselves. */
+static void learn_root(struct read *read, const struct log_room_record *room)
+{
+    uint64_t root = room->n_trees ? room->trees[0].root : 0;
+
+    if (root >= read->base)
+        return;
+    read->told = 1;
+    read->root = root;
 }
 
 /* The last record of the room in a window, as far as it begins before read->before. */
@@ -367,10 +378,8 @@ static int scan_window(struct read *read, struct roda_str bytes, struct log_reco
         }
         if (ret_record->type == LOG_MESSAGE && ret_record->message.room == read->room)
             last = at;
-        if (ret_record->type == LOG_ROOM && ret_record->room.room == read->room) {
-            read->told = 1;
-            read->root = ret_record->room.n_trees ? ret_record->room.trees[0].root : 0;
-        }
+        if (ret_record->type == LOG_ROOM && ret_record->room.room == read->room)
+            learn_root(read, &ret_record->room);
         at += ret_record->length;
     }
     if (last == SIZE_MAX)

@@ -263,30 +263,70 @@ class Joining(Case):
                 self.assertIn("* history lobby 1: what was said before you came", bob.transcript)
 
 
+class Readers(Case):
+    """What is said in a room is for who is in it."""
+
+    def test_who_may_not_enter_may_not_read(self):
+        with Broker(workers=2, plugins=LOG) as broker, LineClient(broker, "ana") as ana:
+            with LineClient(broker, "eva") as eva:
+                for room, closing in (("keyed", "/mode +k sesame"), ("invited", "/mode +i")):
+                    ana.send(f"/join {room}")
+                    ana.send(closing)
+                    ana.send("for us alone")
+                    ana.sync()
+                    eva.send(f"/join {room}")
+                    eva.next(r"^! (the room has a key|the room is for invited people)")
+                    self.check_refused(eva, room)
+                ana.send("/join ops")
+                ana.sync()
+                eva.send("/join ops")
+                eva.sync()
+                ana.send("/ban eva")
+                ana.send("/kick eva")
+                ana.send("for us alone")
+                ana.sync()
+                eva.expect(r"^\* ana put eva out of ops$")
+                self.check_refused(eva, "ops")
+                eva.send("/join ops")
+                eva.expect(r"^! you are banned there$")
+                self.check_refused(eva, "ops")
+                self.assertNotIn("for us alone", "\n".join(eva.transcript))
+
+    def check_refused(self, client, room):
+        for what in ("20", "1-2", "since 0"):
+            client.send(f"/history {room} {what}")
+            client.expect(rf"^! you are not in {room}: /join {room}$")
+
+
 class SlowReader(Case):
     def test_a_long_answer_does_not_kill(self):
-        """Nearly 600 kB for a reader who takes 1 kB at a time, with a send queue of 32 kB."""
+        """Nearly 600 kB for a reader who takes 1 kB at a time."""
+        for send_queue in ("32k", "4k"):
+            with self.subTest(send_queue=send_queue):
+                limits = f"send_queue = {send_queue}"
+                with Broker(workers=2, plugins=LOG, limits=limits) as broker:
+                    self.read_slowly(broker)
+
+    def read_slowly(self, broker):
         text = "x" * 1900
-        with Broker(workers=2, plugins=LOG, limits="send_queue = 32k") as broker:
-            with LineClient(broker, "ana", "unix") as ana, LineClient(broker, "bob", "unix") as bob:
-                for i in range(300):
-                    ana.send(f"{i} {text}")
-                    if i % 10 == 9:
-                        ana.sync()
-                        bob.take_what_is_here()
-                bob.sync()
-                bob.send("/history lobby 300")
-                self.wait_full(broker)
-                ana.send("said meanwhile")
+        with LineClient(broker, "ana", "unix") as ana, LineClient(broker, "bob", "unix") as bob:
+            for i in range(300):
+                ana.send(f"{i} {text}")
                 ana.sync()
-                lines = []
-                while not lines or lines[-1] != "lobby ana: said meanwhile":
-                    lines += self.take(bob)
-                self.assertEqual(lines[-2], "* history lobby 1-300: 300 messages")
-                self.assertEqual(len(lines), 302)
-                for i, line in enumerate(lines[:300]):
-                    self.assertRegex(line, rf"^{TIME} lobby ana: {i} {text}$")
-                self.assertEqual(broker.stats()["connections"], 3)
+                bob.take_what_is_here()
+            bob.sync()
+            bob.send("/history lobby 300")
+            self.wait_full(broker)
+            ana.send("said meanwhile")
+            ana.sync()
+            lines = []
+            while not lines or lines[-1] != "lobby ana: said meanwhile":
+                lines += self.take(bob)
+            self.assertEqual(lines[-2], "* history lobby 1-300: 300 messages")
+            self.assertEqual(len(lines), 302)
+            for i, line in enumerate(lines[:300]):
+                self.assertRegex(line, rf"^{TIME} lobby ana: {i} {text}$")
+            self.assertEqual(broker.stats()["connections"], 3)
 
     @staticmethod
     def wait_full(broker):

@@ -169,6 +169,7 @@ static void history_has_three_forms(void **state)
     assert_int_equal(command.verb, LINE_HISTORY);
     assert_int_equal(command.range, LINE_RANGE_SINCE);
     assert_int_equal(command.from, 0);
+    assert_int_equal(parse("/history lobby Since 5").range, LINE_RANGE_SINCE);
     command = parse("/history since since 999999999999999999");
     assert_int_equal(command.verb, LINE_HISTORY);
     same("history", "room", command.room, "since");

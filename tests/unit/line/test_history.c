@@ -689,6 +689,34 @@ static void a_slow_reader_costs_a_portion(void **state)
     stop(h);
 }
 
+/* Many answers at once wait for each other: what is written of them is no more than of one. */
+static void a_slow_reader_is_not_killed_by_many_answers(void **state)
+{
+    struct testhost *h = start_with(5, "replay_on_join = 5\n");
+    struct testhost_conn *ana = enter(h, "tcp");
+    char text[60001];
+    int shown = 0;
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    for (uint64_t i = 1; i <= 5; i++)
+        (void)keep(i, i - 1, EPOCH, RODA_TEXT, 0, text);
+    testhost_read(ana, false);
+    for (int i = 0; i < 8; i++) {
+        says(h, ana, "/join ops");
+        says(h, ana, "/part ops");
+    }
+    says(h, ana, "/history lobby 5");
+    assert_false(testhost_closed(ana));
+    testhost_read(ana, true);
+    assert_true(testhost_run(h));
+    for (const char *line; (line = testhost_unit(ana));)
+        shown += strstr(line, "xxx") != NULL;
+    assert_int_equal(shown, 9 * 5);
+    stop(h);
+}
+
 static void datagrams_are_not_sent_all_at_once(void **state)
 {
     struct testhost *h = start(300);
@@ -884,7 +912,9 @@ static void only_members_may_read(void **state)
     says(h, ana, "/history secret 20");
     hears(ana, "! history secret: not kept");
     says(h, ana, "/history lobby 20 30");
-    hears(ana, "! usage: /history ROOM N|FROM-TO|since NUMBER");
+    hears(ana, "! usage: /history ROOM N|FROM-TO|since NUMBER, at most 300");
+    says(h, ana, "/history lobby 301");
+    hears(ana, "! usage: /history ROOM N|FROM-TO|since NUMBER, at most 300");
     assert_int_equal(fake.questions, 0);
     stop(h);
 }
@@ -1043,6 +1073,7 @@ int main(void)
         cmocka_unit_test(a_long_answer_says_how_to_go_on),
         cmocka_unit_test(what_is_said_meanwhile_comes_behind),
         cmocka_unit_test(a_slow_reader_costs_a_portion),
+        cmocka_unit_test(a_slow_reader_is_not_killed_by_many_answers),
         cmocka_unit_test(datagrams_are_not_sent_all_at_once),
         cmocka_unit_test(what_is_not_kept_is_said),
         cmocka_unit_test(what_is_not_kept_behind_the_last_one_is_said),

@@ -291,6 +291,31 @@ static void segments_follow_each_other(void **state)
     stop();
 }
 
+/* Messages follow the snapshot at once, so that one sync takes both to the disk. */
+static void what_is_too_much_goes_while_people_talk(void **state)
+{
+    enum { BATCHES = 300, BATCH = 10, BYTES = 3500 };
+    static char line[BYTES + 32];
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(1, "directory = /log\nsegment_bytes = 1M\nkeep_bytes = 2M\n");
+    ana = enter(0, "ana");
+    (void)snprintf(line, sizeof(line), "TEXT|lobby||");
+    memset(line + strlen(line), 'x', BYTES);
+    line[strlen(line)] = '\n';
+    for (uint64_t n = 1; n <= BATCHES; n++) {
+        for (uint64_t i = 1; i <= BATCH; i++)
+            testhost_input(ana, line);
+        testhost_advance_ms(host, 50);
+        while (testhost_unit(ana)) {
+        }
+    }
+    assert_in_range(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS,
+                    RODA_PARTITIONS + 3);
+    stop();
+}
+
 /* ---- a full disk ------------------------------------------------------------------------ */
 
 static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
@@ -351,6 +376,7 @@ int main(void)
         TEST(a_crash_skips_numbers_that_may_have_been_used),
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
+        TEST(what_is_too_much_goes_while_people_talk),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 

@@ -535,6 +535,23 @@ static void looking_back_goes_on_in_older_segments(void **state)
         book_free(books[i]);
 }
 
+/* A room that is described in the middle of a segment: its newest record is then in there. */
+static void looking_back_is_not_ended_by_a_later_description(void **state)
+{
+    struct book *first = write_segment(0, 40, 300), *b = book_open(&rooms, SHELF_SEGMENT);
+
+    (void)state;
+    for (uint64_t n = 41; n <= 50; n++)
+        positions[n] = book_say(b, lobby);
+    book_room(b, lobby);
+    positions[51] = book_say(b, lobby);
+    add_segment(b);
+    damage(b, 41, 51);
+    assert_int_equal(ask_back(positions[51]).number, 40);
+    book_free(first);
+    book_free(b);
+}
+
 static void a_record_that_is_cut_off_is_damaged(void **state)
 {
     struct book *b = write_segment(0, 10, 65000);
@@ -672,6 +689,7 @@ int main(void)
         TEST(a_damaged_record_is_reported_once),
         TEST(behind_a_damaged_record_the_one_before_is_found),
         TEST(looking_back_goes_on_in_older_segments),
+        TEST(looking_back_is_not_ended_by_a_later_description),
         TEST(a_record_that_is_cut_off_is_damaged),
         TEST(at_the_end_each_read_is_cancelled_once),
         TEST(an_answer_may_end_all),
