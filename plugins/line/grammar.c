@@ -108,9 +108,9 @@ static int is_word(struct roda_str word, const char *wanted)
 }
 
 /* "20", "410-411" or "since 412". */
-static int read_range(struct line_command *command)
+static int read_range(struct line_command *command, struct roda_str rest)
 {
-    struct roda_str rest = command->text, first = take_word(&rest), second = take_word(&rest);
+    struct roda_str first = take_word(&rest), second = take_word(&rest);
     const char *dash = first.len ? memchr(first.ptr, '-', first.len) : NULL;
 
     if (take_word(&rest).len)
@@ -138,6 +138,24 @@ static int read_range(struct line_command *command)
                : -1;
 }
 
+/* A room, a range, both or none. What can be a range is none of a room, unless it has the mark. */
+static int read_history(struct line_command *command)
+{
+    struct roda_str rest = command->text, first = take_word(&rest);
+
+    if (!read_range(command, command->text))
+        return 0;
+    command->room = without_mark(first);
+    if (without_spaces_in_front(rest).len)
+        return command->room.len ? read_range(command, rest) : -1;
+    if (first.len &&
+        (!command->room.len || is_word(first, "since") || (*first.ptr >= '0' && *first.ptr <= '9')))
+        return -1;
+    command->range = LINE_RANGE_LAST;
+    command->to = LINE_HISTORY_UNASKED;
+    return 0;
+}
+
 /* What the table cannot say. */
 static int check(struct line_command *command)
 {
@@ -150,7 +168,7 @@ static int check(struct line_command *command)
         }
         return 0;
     case LINE_HISTORY:
-        return read_range(command);
+        return read_history(command);
     case LINE_NUMBERS:
         return is_word(command->name, "on") || is_word(command->name, "off") ? 0 : -1;
     case LINE_MODE:

@@ -69,7 +69,8 @@ struct line_command { /* texts point into the line */
     enum line_range range; /* HISTORY */
     uint64_t from, to;     /* HISTORY: numbers; LAST: to is how many */
 };
-#define LINE_HISTORY_MAX 300 /* messages per /history */
+#define LINE_HISTORY_MAX     300 /* messages per /history */
+#define LINE_HISTORY_UNASKED 20  /* where it is not said how many */
 
 struct line_command line_parse(struct roda_str line);
 

@@ -78,10 +78,10 @@ const struct line_syntax line_syntaxes[] = {
      "answer: * topic of ROOM: TEXT, or * you set the topic of ROOM: TEXT\n"},
     {"history",
      LINE_HISTORY,
-     3,
-     {ROOM, TEXT},
-     "ROOM N|FROM-TO|since NUMBER, at most 300",
-     "show what was said: the last N, from one number to another, or after one",
+     0,
+     {TEXT},
+     "[ROOM] [N|FROM-TO|since NUMBER], at most 300",
+     "show what was said: the last N (20), from one number to another, or after one",
      "answer: lines as they were, TIME in front, then * history ROOM FROM-TO: N messages\n"
      "of numbers that are not kept: * history ROOM FROM-TO: not kept\n"
      "at most 300 messages at once; the last line says how to go on\n"},

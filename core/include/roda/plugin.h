@@ -559,10 +559,10 @@ int roda_file_open(struct roda_ctx *x, const char *path, uint32_t mode, roda_ope
 uint64_t roda_file_size(const struct roda_file *file); /* what is appended and not yet written
                                                           counts */
 /* Copies; written within some ten milliseconds, at once if a sync or the close waits for it, and
- * seen by reads at once. Returns the offset at which bytes stand, or -ENOBUFS (1 MB waits), -EMSGSIZE (more than
- * 1 MB at once), or the error that an earlier write met: the file takes nothing more. In the
- * callback of a roda_file_sync() nothing waits of what was appended before that was asked for:
- * that is how to learn when the file takes more. */
+ * seen by reads at once. Returns the offset at which bytes stand, or -ENOBUFS (1 MB waits),
+ * -EMSGSIZE (more than 1 MB at once), or the error that an earlier write met: the file takes
+ * nothing more. In the callback of a roda_file_sync() nothing waits of what was appended before
+ * that was asked for: that is how to learn when the file takes more. */
 int64_t roda_file_append(struct roda_file *file, struct roda_str bytes);
 /* fn(0): all that was appended before this call is on disk (fdatasync). */
 int roda_file_sync(struct roda_file *file, roda_done_fn *fn, void *arg);

@@ -176,11 +176,45 @@ static void history_has_three_forms(void **state)
     assert_true(command.from == UINT64_C(999999999999999999));
 }
 
+static void history_needs_no_room(void **state)
+{
+    static const struct {
+        const char *line, *room;
+        enum line_range range;
+        uint64_t from, to;
+    } lines[] = {
+        {"/history", "", LINE_RANGE_LAST, 0, 20},
+        {"/history 5", "", LINE_RANGE_LAST, 0, 5},
+        {"/history 410-411", "", LINE_RANGE_FROM_TO, 410, 411},
+        {"/history since 41", "", LINE_RANGE_SINCE, 41, 0},
+        {"/history lobby", "lobby", LINE_RANGE_LAST, 0, 20},
+        {"/history #lobby", "lobby", LINE_RANGE_LAST, 0, 20},
+        {"/history #since 5", "since", LINE_RANGE_LAST, 0, 5},
+        {"/history #5", "5", LINE_RANGE_LAST, 0, 20},
+        {"/history 5 6", "5", LINE_RANGE_LAST, 0, 6},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        struct line_command command = parse(lines[i].line);
+
+        assert_int_equal(command.verb, LINE_HISTORY);
+        same(lines[i].line, "room", command.room, lines[i].room);
+        assert_int_equal(command.range, lines[i].range);
+        if (lines[i].range != LINE_RANGE_LAST)
+            assert_int_equal(command.from, lines[i].from);
+        if (lines[i].range != LINE_RANGE_SINCE)
+            assert_int_equal(command.to, lines[i].to);
+    }
+}
+
 static void history_is_checked(void **state)
 {
     (void)state;
-    HOLD({"/history", LINE_USAGE, "", "", ""}, {"/history lobby", LINE_USAGE, "", "", ""},
-         {"/history lobby 0", LINE_USAGE, "", "", ""},
+    HOLD({"/history 0", LINE_USAGE, "", "", ""}, {"/history 301", LINE_USAGE, "", "", ""},
+         {"/history #", LINE_USAGE, "", "", ""}, {"/history # 20", LINE_USAGE, "", "", ""},
+         {"/history 411-410", LINE_USAGE, "", "", ""}, {"/history since", LINE_USAGE, "", "", ""},
+         {"/history since x", LINE_USAGE, "", "", ""}, {"/history lobby 0", LINE_USAGE, "", "", ""},
          {"/history lobby 301", LINE_USAGE, "", "", ""},
          {"/history lobby -1", LINE_USAGE, "", "", ""},
          {"/history lobby 1-", LINE_USAGE, "", "", ""},
@@ -248,6 +282,7 @@ int main(void)
         cmocka_unit_test(modes_begin_with_a_sign),
         cmocka_unit_test(numbers_are_on_or_off),
         cmocka_unit_test(history_has_three_forms),
+        cmocka_unit_test(history_needs_no_room),
         cmocka_unit_test(history_is_checked),
         cmocka_unit_test(nothing_behind_the_line_is_read),
         cmocka_unit_test(every_command_is_explained),

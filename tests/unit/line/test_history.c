@@ -912,9 +912,9 @@ static void only_members_may_read(void **state)
     says(h, ana, "/history secret 20");
     hears(ana, "! history secret: not kept");
     says(h, ana, "/history lobby 20 30");
-    hears(ana, "! usage: /history ROOM N|FROM-TO|since NUMBER, at most 300");
+    hears(ana, "! usage: /history [ROOM] [N|FROM-TO|since NUMBER], at most 300");
     says(h, ana, "/history lobby 301");
-    hears(ana, "! usage: /history ROOM N|FROM-TO|since NUMBER, at most 300");
+    hears(ana, "! usage: /history [ROOM] [N|FROM-TO|since NUMBER], at most 300");
     assert_int_equal(fake.questions, 0);
     stop(h);
 }
