@@ -432,6 +432,8 @@ static void write_waiting(struct roda_ctx *x, struct commit *c)
         }
         if (what->end && needs_disk(what->room, what->number))
             partition_want_sync(what->p);
+        else if (what->end)
+            sync_in_time(x);
     }
 }
 

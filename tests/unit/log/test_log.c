@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <roda/history.h>
+#include "plugins/log/partition.h"
 #include "testhost.h"
 
 extern const struct roda_plugin log_plugin, rooms_plugin;
@@ -81,6 +81,14 @@ static uint64_t next_number(struct testhost_conn *c)
     return 0;
 }
 
+static struct partition *partition_of(const char *room)
+{
+    uint32_t index = roda_room_partition((struct roda_str){room, strlen(room)});
+    uint32_t workers = testhost_ctx(host, "log", 0)->n_workers;
+
+    return log_state_of(testhost_ctx(host, "log", index % workers))->partitions[index];
+}
+
 /* ---- holding and letting go ------------------------------------------------------------- */
 
 static void nobody_sees_a_durable_message_before_it_is_on_disk(void **state)
@@ -138,6 +146,44 @@ static void others_wait_for_nothing_but_a_room_s_first_message(void **state)
     }
     testhost_hold_files(host, false);
     assert_true(testhost_run(host));
+    stop();
+}
+
+static bool is_synced(const char *room)
+{
+    const struct partition *p = partition_of(room);
+
+    return partition_synced(p) == partition_end(p);
+}
+
+/* What waited for the file to take more is as old as what was written at once. */
+static void what_had_to_wait_is_synced_in_time_too(void **state)
+{
+    enum { BYTES = 3500 };
+    static char line[BYTES + 32];
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(1, "directory = /log\nsync = interval\nsync_interval = 1s\n");
+    ana = enter(0, "ana");
+    say(ana, "lobby", "first");
+    testhost_advance_ms(host, 5000);
+    assert_true(is_synced("lobby"));
+    (void)snprintf(line, sizeof(line), "TEXT|lobby||");
+    memset(line + strlen(line), 'x', BYTES);
+    line[strlen(line)] = '\n';
+    testhost_hold_files(host, true);
+    testhost_hold_writes(host, true);
+    while (!testhost_metric(host, "log", "log_waiting")) {
+        testhost_input(ana, line);
+        (void)testhost_run(host);
+    }
+    testhost_advance_ms(host, 2000);
+    testhost_hold_files(host, false);
+    testhost_hold_writes(host, false);
+    testhost_advance_ms(host, 2000);
+    assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+    assert_true(is_synced("lobby"));
     stop();
 }
 
@@ -347,6 +393,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(nobody_sees_a_durable_message_before_it_is_on_disk),
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
+        TEST(what_had_to_wait_is_synced_in_time_too),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
         TEST(private_messages_are_kept_over_restarts),
