@@ -224,7 +224,7 @@ static void on_retry(struct roda_ctx *x, void *arg, int result)
     commit_advance(x);
 }
 
-/* Soon again, though nothing may happen that calls. */
+/* Soon again, though nothing may happen that calls; without memory, at the next tick. */
 static void retry(struct roda_ctx *x, struct commit *c)
 {
     if (!c->retry)

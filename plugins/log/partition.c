@@ -21,8 +21,12 @@
  * that are not synced are on a list; the sync that begins takes it over.
  *
  * Break. What the disk refused has no way back: the file takes nothing more, what waits is
- * answered by commit.c, and a timer begins anew with recovery, as at the start of the broker. What
+ * answered by commit.c, and later it begins anew with recovery, as at the start of the broker. What
  * comes back from files of before is recognized by its incarnation.
+ *
+ * partition_tick(), once a second, brings about what no event does: healing; the end of an old
+ * segment in which nothing is said any more, since keep removes whole segments only; a sync that
+ * memory was missing for. It needs no memory of its own, so nobody is held for ever.
  */
 
 #define RESERVE_STEP_BYTES (UINT64_C(1) << 20)
@@ -56,11 +60,10 @@ struct writer {
     struct log_void *voids; /* to be written behind the snapshot */
     uint32_t n_voids;
 
-    uint64_t heal_ms;
-    struct roda_timer *heal;
-    uint32_t opening_first; /* OPENING at the start of the broker */
-    uint32_t told;          /* OPENING: LOG_START is written */
-    uint32_t ended_badly;   /* OPENING: text files may differ from what was found */
+    uint64_t heal_ms, heal_at_ms; /* BROKEN: the pause, and when it ends */
+    uint32_t opening_first;       /* OPENING at the start of the broker */
+    uint32_t told;                /* OPENING: LOG_START is written */
+    uint32_t ended_badly;         /* OPENING: text files may differ from what was found */
     void (*opened)(struct partition *p, int result);
 };
 
@@ -152,8 +155,6 @@ int partition_settled(const struct partition *p)
 
 /* ---- breaking and healing ---------------------------------------------------------------- */
 
-static void heal(struct roda_ctx *x, void *arg, int result);
-
 static void close_files(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -212,10 +213,7 @@ void partition_break(struct partition *p, int error)
     w->heal_ms = w->heal_ms ? w->heal_ms * 2 : HEAL_FIRST_MS;
     if (w->heal_ms > HEAL_LAST_MS)
         w->heal_ms = HEAL_LAST_MS;
-    w->heal = roda_timer_start(p->x, w->heal_ms, 0, heal, p);
-    if (!w->heal)
-        roda_log(p->x, RODA_LOG_ERROR,
-                 "partition %u: out of memory, it is not tried again before a restart", p->index);
+    w->heal_at_ms = roda_now_ms(p->x) + w->heal_ms;
 }
 
 /* ---- sync -------------------------------------------------------------------------------- */
@@ -273,8 +271,8 @@ static void begin_sync(struct partition *p)
     r = errand ? roda_file_sync(w->tail, on_sync, errand) : -ENOMEM;
     if (r) {
         roda_free(p->x, errand);
-        if (r == -ENOMEM)
-            w->want_sync = 1; /* the interval, or the next message, asks again */
+        if (r == -ENOMEM && p->state == PARTITION_READY)
+            w->want_sync = 1; /* the tick asks again */
         else
             partition_break(p, r);
         return;
@@ -575,15 +573,20 @@ static int write_snapshot(struct partition *p)
     return 0;
 }
 
+static int is_old(const struct partition *p)
+{
+    int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
+    int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
+
+    return age_ms && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+}
+
 /* Makes room for so many bytes in the tail. 0, -ENOBUFS, or it broke. */
 static int make_room(struct partition *p, size_t len)
 {
     struct writer *w = p->writer;
     uint64_t used = w->end - w->base;
-    int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
-    int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
-    int old =
-        age_ms && used > LOG_HEADER_BYTES && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+    int old = used > LOG_HEADER_BYTES && is_old(p);
 
     if (w->snapshot) /* not before what it counts in is on disk */
         return w->old ? -ENOBUFS : write_snapshot(p);
@@ -703,6 +706,17 @@ struct log_room *partition_room(struct partition *p, struct roda_str folded, str
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
+/* Whether messages stand in the tail. */
+static int holds_messages(const struct partition *p)
+{
+    for (uint32_t i = 0; i < p->rooms.ids; i++) {
+        const struct log_room *room = p->rooms.by_id[i];
+        if (room && room->n_trees && room->trees[0].root > p->writer->base)
+            return 1;
+    }
+    return 0;
+}
+
 static void opened(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -714,6 +728,8 @@ static void opened(struct partition *p)
     if (w->ended_badly)
         text_repair(p);
     w->opening_first = 0;
+    if (!holds_messages(p))
+        w->settled = w->end;
     tell_usage(p);
     if (first) {
         w->opened(p, 0);
@@ -842,18 +858,22 @@ static int begin_opening(struct partition *p)
     return recovery_start(p, (int)p->writer->opening_first, p->writer->synced, on_recovered);
 }
 
-static void heal(struct roda_ctx *x, void *arg, int result)
+void partition_tick(struct partition *p)
 {
-    struct partition *p = arg;
+    struct writer *w = p->writer;
     int r;
 
-    (void)x;
-    if (result < 0 || !p->writer || p->state != PARTITION_BROKEN)
+    if (!w)
         return;
-    p->writer->heal = NULL;
-    r = begin_opening(p);
-    if (r)
-        partition_break(p, r);
+    if (p->state == PARTITION_BROKEN && roda_now_ms(p->x) >= w->heal_at_ms) {
+        r = begin_opening(p);
+        if (r)
+            partition_break(p, r);
+    }
+    if (p->state == PARTITION_READY && (w->snapshot || (w->end > w->settled && is_old(p))))
+        (void)make_room(p, 0);
+    if (p->state == PARTITION_READY && w->want_sync)
+        begin_sync(p);
 }
 
 int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result))
@@ -924,7 +944,6 @@ void partition_close(struct partition *p)
     w->incarnation++;
     close_files(p);
     p->writer = NULL;
-    roda_timer_stop(w->heal);
     roda_free(p->x, w->voids);
     roda_free(p->x, w);
 }

@@ -187,6 +187,66 @@ static void what_had_to_wait_is_synced_in_time_too(void **state)
     stop();
 }
 
+/* Whatever allocation fails: one message is refused or held a little, and then all goes on. */
+static void without_memory_nobody_is_held_for_ever(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = always\n";
+    uint64_t shown = 0;
+
+    (void)state;
+    for (uint64_t n = 1; n < 60; n++) {
+        struct testhost_conn *ana;
+        uint64_t number;
+        start(1, conf);
+        ana = enter(0, "ana");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        assert_int_equal(next_number(ana), 1);
+        say(ana, "lobby", "held");
+        testhost_fail_allocation(host, n);
+        (void)testhost_run(host);
+        testhost_fail_allocation(host, 0);
+        testhost_advance_ms(host, 10000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        if (testhost_closed(ana)) /* it was the core that had none */
+            ana = enter(0, "bob");
+        number = next_number(ana);
+        shown += number == 2;
+        testhost_advance_ms(host, 20000);
+        assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+        say(ana, "lobby", "kept again");
+        testhost_advance_ms(host, 100);
+        assert_in_range(next_number(ana), 2, 3);
+        testhost_forgive(host);
+        stop();
+    }
+    assert_true(shown);
+}
+
+static void without_memory_healing_is_tried_again(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 40; n++) {
+        struct testhost_conn *ana;
+        start(1, "directory = /log\nsync = always\n");
+        ana = enter(0, "ana");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        testhost_fail_writes(host, -EIO);
+        say(ana, "lobby", "refused");
+        assert_true(testhost_run(host));
+        testhost_fail_writes(host, 0);
+        testhost_fail_allocation(host, n);
+        testhost_advance_ms(host, 5000);
+        testhost_fail_allocation(host, 0);
+        testhost_advance_ms(host, 20000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+        testhost_forgive(host);
+        stop();
+    }
+}
+
 /* ---- starts ----------------------------------------------------------------------------- */
 
 enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS, SEGMENT_BYTES = 16 << 20 };
@@ -337,6 +397,47 @@ static void segments_follow_each_other(void **state)
     stop();
 }
 
+static bool has_segment(const char *room, uint64_t base)
+{
+    char name[LOG_NAME_BYTES], path[80];
+
+    log_segment_name(partition_of(room)->index, base, name);
+    (void)snprintf(path, sizeof(path), "/log/%s", name);
+    return testhost_file_get(host, path, NULL) != NULL;
+}
+
+/* What was said in a room goes when its time has come, though nothing is said any more. */
+static void silence_does_not_keep_what_is_too_old(void **state)
+{
+    enum { HOUR_MS = 3600000 };
+    static const char conf[] = "directory = /log\nsync = never\nsegment_age = 1h\nkeep = 10h\n";
+    struct testhost_conn *ana;
+    int64_t now_ns;
+
+    (void)state;
+    start(1, conf);
+    for (unsigned run = 0; run < 2; run++) {
+        ana = enter(0, "ana");
+        say(ana, "lobby", "soon forgotten");
+        assert_true(testhost_run(host));
+        assert_in_range(next_number(ana), 1, 2);
+        testhost_advance_ms(host, HOUR_MS * 3 / 2);
+        assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS + 1);
+        assert_true(has_segment("lobby", (uint64_t)run * SEGMENT_BYTES));
+        testhost_advance_ms(host, HOUR_MS * 11);
+        assert_false(has_segment("lobby", (uint64_t)run * SEGMENT_BYTES));
+        assert_true(is_synced("lobby"));
+        now_ns = roda_time_ns(testhost_ctx(host, "log", 0));
+        restart(1, conf, false);
+        testhost_set_time_ns(host, now_ns);
+    }
+    /* Where nothing was said nothing is made new. */
+    testhost_advance_ms(host, HOUR_MS * 3);
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS);
+    assert_true(has_segment("lobby", UINT64_C(2) * SEGMENT_BYTES));
+    stop();
+}
+
 /* ---- a full disk ------------------------------------------------------------------------ */
 
 static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
@@ -394,10 +495,13 @@ int main(void)
         TEST(nobody_sees_a_durable_message_before_it_is_on_disk),
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
         TEST(what_had_to_wait_is_synced_in_time_too),
+        TEST(without_memory_nobody_is_held_for_ever),
+        TEST(without_memory_healing_is_tried_again),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
+        TEST(silence_does_not_keep_what_is_too_old),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 
