@@ -223,6 +223,43 @@ static void without_memory_nobody_is_held_for_ever(void **state)
     assert_true(shown);
 }
 
+/* What is refused since it cannot even wait is not in the log either. */
+static void without_memory_nothing_refused_is_kept(void **state)
+{
+    uint64_t refused = 0;
+
+    (void)state;
+    for (uint64_t n = 1; n < 20; n++) {
+        struct testhost_conn *ana, *bob;
+        int64_t kept = 1;
+        uint64_t number;
+        start(1, "directory = /log\nsync = always\n");
+        ana = enter(0, "ana");
+        bob = enter(0, "bob");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        testhost_hold_files(host, true);
+        for (unsigned i = 0; i < 64; i++)
+            say(i % 2 ? ana : bob, "lobby", "held");
+        (void)testhost_run(host);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 64);
+        testhost_fail_allocation(host, n);
+        say(ana, "lobby", "one too many");
+        (void)testhost_run(host);
+        testhost_fail_allocation(host, 0);
+        testhost_hold_files(host, false);
+        testhost_advance_ms(host, 5000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        while ((number = next_number(bob)))
+            kept += number > 1 && number != UINT64_MAX;
+        refused += kept < 66;
+        assert_int_equal(testhost_metric(host, "log", "log_records_total"), kept);
+        testhost_forgive(host);
+        stop();
+    }
+    assert_true(refused);
+}
+
 static void without_memory_healing_is_tried_again(void **state)
 {
     (void)state;
@@ -496,6 +533,7 @@ int main(void)
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
         TEST(what_had_to_wait_is_synced_in_time_too),
         TEST(without_memory_nobody_is_held_for_ever),
+        TEST(without_memory_nothing_refused_is_kept),
         TEST(without_memory_healing_is_tried_again),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
