@@ -440,6 +440,13 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
     }
 }
 
+/* Its LOG_ROOM record is not longer than that. */
+static uint64_t room_bytes(const struct log_room *room)
+{
+    return ROOM_RECORD_BYTES + room->n_trees * sizeof(struct log_tree) + room->folded_len +
+           room->name_len;
+}
+
 /* A segment has to hold its own snapshot and, for the most part, messages, however many rooms there
  * are by now. */
 static uint64_t next_segment_bytes(const struct partition *p)
@@ -449,8 +456,7 @@ static uint64_t next_segment_bytes(const struct partition *p)
     for (uint32_t i = 0; i < p->rooms.ids; i++) {
         const struct log_room *room = p->rooms.by_id[i];
         if (room)
-            snapshot += ROOM_RECORD_BYTES + room->n_trees * sizeof(struct log_tree) +
-                        room->folded_len + room->name_len;
+            snapshot += room_bytes(room);
     }
     return snapshot * 4 > bytes ? snapshot * 4 : bytes;
 }
@@ -645,13 +651,14 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     struct writer *w = p->writer;
     struct log_record record;
     char *scratch = log_state_of(p->x)->scratch;
-    uint64_t position, base;
+    int begins = !room->recorded || (room->epoch != msg->epoch && !is_pair(room));
+    uint64_t position;
     size_t len;
-    int r = make_room(p, 0);
+    int r = make_room(p, begins ? room_bytes(room) : 0);
 
     if (r)
         return r;
-    if (!room->recorded || (room->epoch != msg->epoch && !is_pair(room))) {
+    if (begins) {
         if (!is_pair(room))
             room->epoch = msg->epoch;
         if (room->number >= partition_number(room, msg))
@@ -666,14 +673,9 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
     if (!len)
         return -EMSGSIZE;
-    base = w->base;
     r = make_room(p, len);
-    if (!r && !room->recorded) /* a fresh segment, whose snapshot came before this room */
-        r = put_room(p, room);
     if (r)
         return r;
-    if (base != w->base)
-        len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
     position = w->end;
     r = put(p, scratch, len);
     if (r)

@@ -434,6 +434,43 @@ static void segments_follow_each_other(void **state)
     stop();
 }
 
+/* The next segment's positions begin there: nothing may stand on them, no room's record either. */
+static void a_new_room_does_not_reach_beyond_its_segment(void **state)
+{
+    enum { SEGMENT = 1 << 20, LONG = 3500, FRAME = 400, LEFT = 50 };
+    static char line[LONG + 32], name[16];
+    struct testhost_conn *ana;
+    uint64_t end, overhead;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsegment_bytes = 1M\n");
+    ana = enter(0, "ana");
+    for (unsigned i = 0; !*name || partition_of(name) != partition_of("lobby"); i++)
+        (void)snprintf(name, sizeof(name), "room%u", i);
+    (void)snprintf(line, sizeof(line), "JOIN|%s||\n", name);
+    testhost_input(ana, line);
+    say(ana, "lobby", "x");
+    assert_true(testhost_run(host));
+    end = partition_end(partition_of("lobby"));
+    say(ana, "lobby", "x");
+    assert_true(testhost_run(host));
+    overhead = partition_end(partition_of("lobby")) - end - 1;
+    while ((end = partition_end(partition_of("lobby"))) + LEFT < SEGMENT) {
+        uint64_t text = SEGMENT - LEFT - end - overhead;
+        if (text > LONG)
+            text = text < LONG + overhead + FRAME ? text / 2 : LONG;
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%0*u\n", (int)text, 0);
+        testhost_input(ana, line);
+        testhost_advance_ms(host, 10);
+    }
+    assert_int_equal(end + LEFT, SEGMENT);
+    say(ana, name, "first");
+    testhost_advance_ms(host, 100);
+    assert_int_equal(partition_of("lobby")->n_segments, 2);
+    assert_in_range(partition_of("lobby")->segments[0].bytes, SEGMENT - LEFT, SEGMENT);
+    stop();
+}
+
 static bool has_segment(const char *room, uint64_t base)
 {
     char name[LOG_NAME_BYTES], path[80];
@@ -539,6 +576,7 @@ int main(void)
         TEST(a_crash_skips_numbers_that_may_have_been_used),
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
+        TEST(a_new_room_does_not_reach_beyond_its_segment),
         TEST(silence_does_not_keep_what_is_too_old),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
