@@ -929,7 +929,7 @@ void partition_close(struct partition *p)
         return;
     if (p->state == PARTITION_OPENING)
         recovery_cancel(p);
-    if (p->state == PARTITION_READY) {
+    if (p->state == PARTITION_READY && !w->old) { /* else an end cannot be claimed yet */
         int r = w->snapshot ? write_snapshot(p) : 0;
         if (!r)
             r = state_numbers(p);

@@ -434,13 +434,37 @@ static void segments_follow_each_other(void **state)
     stop();
 }
 
+enum { SMALL_SEGMENT = 1 << 20, LEFT = 50 };
+
+/* Says as much in the lobby as leaves so much of its first segment. */
+static void fill_segment(struct testhost_conn *c)
+{
+    enum { LONG = 3500, SPARE = 400 };
+    static char line[LONG + 32];
+    uint64_t end, overhead;
+
+    say(c, "lobby", "x");
+    assert_true(testhost_run(host));
+    end = partition_end(partition_of("lobby"));
+    say(c, "lobby", "x");
+    assert_true(testhost_run(host));
+    overhead = partition_end(partition_of("lobby")) - end - 1;
+    while ((end = partition_end(partition_of("lobby"))) + LEFT < SMALL_SEGMENT) {
+        uint64_t text = SMALL_SEGMENT - LEFT - end - overhead;
+        if (text > LONG)
+            text = text < LONG + overhead + SPARE ? text / 2 : LONG;
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%0*u\n", (int)text, 0);
+        testhost_input(c, line);
+        testhost_advance_ms(host, 10);
+    }
+    assert_int_equal(end + LEFT, SMALL_SEGMENT);
+}
+
 /* The next segment's positions begin there: nothing may stand on them, no room's record either. */
 static void a_new_room_does_not_reach_beyond_its_segment(void **state)
 {
-    enum { SEGMENT = 1 << 20, LONG = 3500, FRAME = 400, LEFT = 50 };
-    static char line[LONG + 32], name[16];
     struct testhost_conn *ana;
-    uint64_t end, overhead;
+    char name[16] = "", line[32];
 
     (void)state;
     start(1, "directory = /log\nsync = never\nsegment_bytes = 1M\n");
@@ -449,25 +473,40 @@ static void a_new_room_does_not_reach_beyond_its_segment(void **state)
         (void)snprintf(name, sizeof(name), "room%u", i);
     (void)snprintf(line, sizeof(line), "JOIN|%s||\n", name);
     testhost_input(ana, line);
-    say(ana, "lobby", "x");
-    assert_true(testhost_run(host));
-    end = partition_end(partition_of("lobby"));
-    say(ana, "lobby", "x");
-    assert_true(testhost_run(host));
-    overhead = partition_end(partition_of("lobby")) - end - 1;
-    while ((end = partition_end(partition_of("lobby"))) + LEFT < SEGMENT) {
-        uint64_t text = SEGMENT - LEFT - end - overhead;
-        if (text > LONG)
-            text = text < LONG + overhead + FRAME ? text / 2 : LONG;
-        (void)snprintf(line, sizeof(line), "TEXT|lobby||%0*u\n", (int)text, 0);
-        testhost_input(ana, line);
-        testhost_advance_ms(host, 10);
-    }
-    assert_int_equal(end + LEFT, SEGMENT);
+    fill_segment(ana);
     say(ana, name, "first");
     testhost_advance_ms(host, 100);
     assert_int_equal(partition_of("lobby")->n_segments, 2);
-    assert_in_range(partition_of("lobby")->segments[0].bytes, SEGMENT - LEFT, SEGMENT);
+    assert_in_range(partition_of("lobby")->segments[0].bytes, SMALL_SEGMENT - LEFT, SMALL_SEGMENT);
+    stop();
+}
+
+/* The power may fail before the segment before it is on disk, which nothing would tell then. */
+static void no_end_is_claimed_before_the_last_segment_is_on_disk(void **state)
+{
+    struct testhost_conn *ana;
+    char name[LOG_NAME_BYTES], path[80];
+    const char *bytes;
+    size_t len;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsegment_bytes = 1M\nsegment_age = 1h\n");
+    ana = enter(0, "ana");
+    say(ana, "lobby", "shown");
+    testhost_advance_ms(host, 3600000);
+    while (partition_of("lobby")->n_segments == 1) {
+        testhost_hold_files(host, false);
+        assert_true(testhost_run(host));
+        testhost_hold_files(host, true);
+        testhost_advance_ms(host, 1000);
+    }
+    log_segment_name(partition_of("lobby")->index, SMALL_SEGMENT, name);
+    (void)snprintf(path, sizeof(path), "/log/%s", name);
+    partition_close(partition_of("lobby"));
+    bytes = testhost_file_get(host, path, &len);
+    assert_non_null(bytes);
+    assert_true(bytes[len - LOG_FRAME_BYTES + 8] != LOG_END);
+    testhost_hold_files(host, false);
     stop();
 }
 
@@ -577,6 +616,7 @@ int main(void)
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
         TEST(a_new_room_does_not_reach_beyond_its_segment),
+        TEST(no_end_is_claimed_before_the_last_segment_is_on_disk),
         TEST(silence_does_not_keep_what_is_too_old),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
