@@ -297,19 +297,20 @@ void partition_want_sync(struct partition *p)
 
 /* ---- appending ---------------------------------------------------------------------------- */
 
-static void on_reserved(struct roda_ctx *x, void *arg, int result)
+static void nothing(struct roda_ctx *x, void *arg, int result)
 {
     (void)x;
     (void)arg;
-    (void)result; /* where there is none left, writing will say so */
+    (void)result;
 }
 
 /* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A
- * whole segment at once may be more than a small disk has, and an idle room needs none. */
+ * whole segment at once may be more than a small disk has, and an idle room needs none. Where there
+ * is none left, writing will say so. */
 static void reserve(struct roda_file *file, uint64_t *reserved)
 {
     *reserved += RESERVE_STEP_BYTES;
-    (void)roda_file_reserve(file, *reserved, on_reserved, NULL);
+    (void)roda_file_reserve(file, *reserved, nothing, NULL);
 }
 
 /* 0, or -ENOBUFS, or it broke. */
@@ -499,6 +500,8 @@ static void on_old_synced(struct roda_ctx *x, void *arg, int result)
         return;
     }
     partition_old_file(p, NULL);
+    /* What was reserved and not used is free again, unless somebody reads in it right now. */
+    (void)roda_file_truncate(w->old, roda_file_size(w->old), nothing, NULL);
     roda_file_close(w->old);
     w->old = NULL;
     if (w->synced < target)
@@ -898,13 +901,6 @@ int partition_open(struct partition *p, int first, void (*fn)(struct partition *
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
-
-static void nothing(struct roda_ctx *x, void *arg, int result)
-{
-    (void)x;
-    (void)arg;
-    (void)result;
-}
 
 /* Numbers beyond what the records say: given while nothing could be written, or refused. */
 static int state_numbers(struct partition *p)
