@@ -265,8 +265,10 @@ static void on_partition(struct partition *p, int result)
 
     if (result < 0 && !state->start_result) {
         state->start_result = result;
-        roda_log(p->x, RODA_LOG_ERROR, "partition %u of %s cannot be opened: %s", p->index,
-                 log_conf_of(p->x)->directory, strerror(-result));
+        roda_log(p->x, RODA_LOG_ERROR,
+                 "partition %u of %s cannot be opened: %s; make room there, mend the disk, or let "
+                 "the broker's user write there",
+                 p->index, log_conf_of(p->x)->directory, strerror(-result));
     }
     if (!--state->opening)
         started(p->x);

@@ -214,7 +214,7 @@ class Full(unittest.TestCase):
                 broker.process.kill()
         # No start without a place to write to, and the reason is said.
         with self.broker(ready=False, expect_status=1) as full:
-            full.wait_message(r"(?i)no space left on device")
+            full.wait_message(r"cannot be opened: No space left on device; make room")
             self.assertEqual(full.wait_end(), 1, full.text())
         self.disk.free()
         self.check_next_life(ana)
