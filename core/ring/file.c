@@ -610,6 +610,8 @@ static void open_work(struct system_job *job)
 
     int fd = system->open(system->kernel, file->path, flags, FILE_ACCESS);
     int result = fd < 0 ? fd : system->file_size(system->kernel, fd, &size);
+    if (result >= 0 && file->mode & FILE_LOCK)
+        result = system->lock(system->kernel, fd);
     if (result >= 0 && appends && !size)
         result = name_sync(system, file->path);
     if (result < 0) {

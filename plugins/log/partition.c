@@ -38,7 +38,8 @@
 enum next_state { NEXT_NONE, NEXT_OPENING, NEXT_READY };
 
 struct writer {
-    uint32_t incarnation; /* grows whenever the files change hands by a break */
+    uint32_t incarnation;   /* grows whenever the files change hands by a break */
+    struct roda_file *lock; /* held as long as the broker may touch the partition's files */
     struct roda_file *tail;
     uint64_t base, segment_bytes, end;
     uint64_t reserved; /* bytes of the tail's file that have space on disk */
@@ -881,6 +882,48 @@ void partition_tick(struct partition *p)
         begin_sync(p);
 }
 
+static void lock_path(const struct partition *p, char *to, size_t size)
+{
+    (void)snprintf(to, size, "%s/%02u.lock", log_conf_of(p->x)->directory, p->index);
+}
+
+static void on_locked(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct partition *p = errand_end(arg, NULL);
+    char path[4096];
+
+    if (!p) {
+        roda_file_close(file);
+        return;
+    }
+    p->writer->lock = file;
+    if (result == -EBUSY) {
+        lock_path(p, path, sizeof(path));
+        roda_log(x, RODA_LOG_ERROR,
+                 "%s: another broker writes this log; end that one, or set another directory",
+                 path);
+    }
+    if (result >= 0)
+        result = begin_opening(p);
+    if (result)
+        partition_break(p, result);
+}
+
+/* Two brokers would write to the same places of the same files, and notice nothing. */
+static int take_lock(struct partition *p)
+{
+    struct errand *errand = errand_new(p, 0);
+    char path[4096];
+    int r = -ENOMEM;
+
+    lock_path(p, path, sizeof(path));
+    if (errand)
+        r = roda_file_open(p->x, path, RODA_FILE_APPEND | RODA_FILE_LOCK, on_locked, errand);
+    if (r)
+        roda_free(p->x, errand);
+    return r;
+}
+
 int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result))
 {
     struct writer *w = roda_alloc(p->x, sizeof(*w));
@@ -891,7 +934,8 @@ int partition_open(struct partition *p, int first, void (*fn)(struct partition *
     p->writer = w;
     w->opened = fn;
     w->opening_first = first != 0;
-    r = begin_opening(p);
+    p->state = PARTITION_OPENING;
+    r = take_lock(p);
     if (r) {
         p->state = PARTITION_CLOSED;
         p->writer = NULL;
@@ -941,6 +985,7 @@ void partition_close(struct partition *p)
     p->state = PARTITION_CLOSED;
     w->incarnation++;
     close_files(p);
+    roda_file_close(w->lock);
     p->writer = NULL;
     roda_free(p->x, w->voids);
     roda_free(p->x, w);

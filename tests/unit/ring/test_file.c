@@ -784,6 +784,23 @@ static void the_name_of_an_empty_file_is_synced(void **state)
     ring.system = system_real();
 }
 
+static void what_is_locked_is_one_s_alone(void **state)
+{
+    struct opened opened = {0};
+
+    (void)state;
+    struct file *file = open_now(path_of("lock"), FILE_APPEND | FILE_LOCK);
+    assert_int_equal(file_open(files, path_of("lock"), FILE_APPEND | FILE_LOCK, on_open, &opened),
+                     0);
+    settle();
+    assert_int_equal(opened.result, -EBUSY);
+    assert_null(opened.file);
+    file_close(file);
+    settle();
+    file_close(open_now(path_of("lock"), FILE_APPEND | FILE_LOCK));
+    settle();
+}
+
 static void a_failed_cut_poisons(void **state)
 {
     (void)state;
@@ -963,6 +980,7 @@ int main(void)
         WITH_FILES(names_are_listed_renamed_and_removed),
         WITH_FILES(a_file_is_cut_off_and_goes_on),
         WITH_FILES(the_name_of_an_empty_file_is_synced),
+        WITH_FILES(what_is_locked_is_one_s_alone),
         WITH_FILES(a_failed_cut_poisons),
         WITH_FILES(space_is_reserved_beside_everything_else),
         WITH_FILES(a_directory_is_made_once),
