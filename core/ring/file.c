@@ -600,40 +600,29 @@ int file_read(struct file *file, uint64_t offset, size_t len, file_read_fn *fn, 
 
 /* ---- open and close --------------------------------------------------------------------- */
 
-/* A new file's name is on disk before the first byte that a sync may promise. */
-static int open_new(const struct system *system, const char *path, int flags)
+/* The name of an empty file may not be on disk: it is new, or whoever made it failed at that. It
+ * is there before the first byte that a sync may promise. */
+static int name_sync(const struct system *system, const char *path)
 {
-    int fd = system->open(system->kernel, path, flags | O_CREAT | O_EXCL, FILE_ACCESS);
-
-    if (fd < 0)
-        return fd;
     int result = system->sync_directory(system->kernel, path);
-    if (result < 0 && result != -EINVAL) { /* EINVAL: a file system without this */
-        system->close(system->kernel, fd);
-        return result;
-    }
-    return fd;
-}
 
-static int open_path(const struct system *system, const char *path, unsigned mode)
-{
-    int flags = !(mode & FILE_APPEND) ? O_RDONLY : mode & FILE_READ ? O_RDWR : O_WRONLY;
-    int fd = system->open(system->kernel, path, flags, 0);
-
-    if (fd != -ENOENT || !(mode & FILE_APPEND))
-        return fd;
-    fd = open_new(system, path, flags);
-    return fd == -EEXIST ? system->open(system->kernel, path, flags, 0) : fd;
+    return result == -EINVAL ? 0 : result; /* a file system without this */
 }
 
 static void open_work(struct system_job *job)
 {
     struct file *file = (struct file *)(void *)job;
     const struct system *system = file->job.ring->system;
+    bool appends = file->mode & FILE_APPEND;
+    int flags = !appends ? O_RDONLY : O_CREAT | (file->mode & FILE_READ ? O_RDWR : O_WRONLY);
     uint64_t size;
 
-    int fd = open_path(system, file->path, file->mode);
+    int fd = system->open(system->kernel, file->path, flags, FILE_ACCESS);
     int result = fd < 0 ? fd : system->file_size(system->kernel, fd, &size);
+    if (result >= 0 && file->mode & FILE_LOCK)
+        result = system->lock(system->kernel, fd);
+    if (result >= 0 && appends && !size)
+        result = name_sync(system, file->path);
     if (result < 0) {
         if (fd >= 0)
             system->close(system->kernel, fd);
@@ -899,9 +888,9 @@ static void rename_work(struct system_job *job)
 
     p->result = system->rename(system->kernel, p->from, p->to);
     if (p->result >= 0)
-        p->result = system->sync_directory(system->kernel, p->to);
+        p->result = name_sync(system, p->to);
     if (p->result >= 0 && !same_directory(p->from, p->to))
-        p->result = system->sync_directory(system->kernel, p->from);
+        p->result = name_sync(system, p->from);
 }
 
 static void remove_work(struct system_job *job)
@@ -922,9 +911,7 @@ static void make_directory_work(struct system_job *job)
     p->result = system->make_directory(system->kernel, p->from, DIRECTORY_ACCESS);
     if (p->result < 0)
         return;
-    p->result = system->sync_directory(system->kernel, p->from);
-    if (p->result == -EINVAL) /* a file system without this */
-        p->result = 0;
+    p->result = name_sync(system, p->from);
 }
 
 static void list_name(void *arg, const char *name)

@@ -20,6 +20,7 @@ struct file;
 
 #define FILE_READ              1u
 #define FILE_APPEND            2u
+#define FILE_LOCK              4u /* with FILE_APPEND: -EBUSY while another one has it so */
 #define FILE_PENDING_BYTES_MAX (1u << 20)
 
 typedef void file_done_fn(void *arg, int result);

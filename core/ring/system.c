@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -324,6 +325,17 @@ static int real_file_size(void *kernel, int fd, uint64_t *ret_size)
         return -errno;
     *ret_size = (uint64_t)status.st_size;
     return 0;
+}
+
+/* Where the file system knows no locks there are none. */
+static int real_lock(void *kernel, int fd)
+{
+    (void)kernel;
+    int result = or_errno(flock(fd, LOCK_EX | LOCK_NB));
+
+    if (result == -EWOULDBLOCK)
+        return -EBUSY;
+    return result == -EBADF ? result : 0;
 }
 
 static int real_sync_directory(void *kernel, const char *path)
@@ -669,6 +681,7 @@ const struct system *system_real(void)
         .eventfd_wake = real_eventfd_wake,
         .open = real_open,
         .file_size = real_file_size,
+        .lock = real_lock,
         .sync_directory = real_sync_directory,
         .truncate = real_truncate,
         .reserve = real_reserve,

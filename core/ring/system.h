@@ -61,6 +61,7 @@ struct system {
     /* Files, blocking: at start-up, at shutdown and on pool threads only. */
     int (*open)(void *kernel, const char *path, int flags, unsigned mode);
     int (*file_size)(void *kernel, int fd, uint64_t *ret_size);
+    int (*lock)(void *kernel, int fd); /* until it is closed; -EBUSY: another one has it */
     int (*sync_directory)(void *kernel, const char *path); /* of the file at path */
     int (*truncate)(void *kernel, int fd, uint64_t size);  /* and syncs */
     /* Space for the first size bytes; the size stays. -EOPNOTSUPP: the file system cannot. */

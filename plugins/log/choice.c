@@ -26,18 +26,25 @@ static struct roda_str trim(struct roda_str text)
     return text;
 }
 
-static int matches(struct roda_str pattern, struct roda_str folded)
+/* A pattern's name, or what a name begins with. */
+static struct roda_str name_of(struct roda_str pattern, int *ret_any_end)
 {
-    char buf[CHOICE_NAME_MAX];
-    int any_end, n;
-
     pattern = trim(pattern);
     if (pattern.len && *pattern.ptr == '#') {
         pattern.ptr++;
         pattern.len--;
     }
-    any_end = pattern.len && pattern.ptr[pattern.len - 1] == '*';
-    pattern.len -= (size_t)any_end;
+    *ret_any_end = pattern.len && pattern.ptr[pattern.len - 1] == '*';
+    pattern.len -= (size_t)*ret_any_end;
+    return pattern;
+}
+
+static int matches(struct roda_str pattern, struct roda_str folded)
+{
+    char buf[CHOICE_NAME_MAX];
+    int any_end, n;
+
+    pattern = name_of(pattern, &any_end);
     if (!pattern.len)
         return any_end;
     n = roda_text_fold(pattern, buf, sizeof(buf));
@@ -136,6 +143,31 @@ uint32_t log_choice(const struct log_conf *conf, struct roda_str folded)
     return bits;
 }
 
+/* Whether there can be such a room. What a name begins with need not be one itself ("logs/"). */
+static int is_possible(struct roda_str pattern)
+{
+    char buf[CHOICE_NAME_MAX];
+    int any_end;
+    struct roda_str name = name_of(pattern, &any_end);
+
+    if (!name.len)
+        return any_end;
+    if (name.len >= sizeof(buf))
+        return 0;
+    memcpy(buf, name.ptr, name.len);
+    buf[name.len] = 'x';
+    return !roda_text_check((struct roda_str){buf, name.len + (size_t)any_end}, RODA_TEXT_ROOM);
+}
+
+static int refuse(struct roda_conf_errors *errors, const char *option, struct roda_str pattern)
+{
+    pattern = trim(pattern);
+    return roda_conf_error(errors, option,
+                           "no room can be called \"%.*s\"; names stand between commas, \"*\" may "
+                           "stand at their end",
+                           (int)pattern.len, pattern.ptr);
+}
+
 int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *errors)
 {
     size_t total = 0;
@@ -148,15 +180,19 @@ int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *error
                                    "a room stands behind \"always:\", \"interval:\" or \"never:\"");
         if (!trim(item).len)
             return roda_conf_error(errors, "sync_rooms", "a room's name is missing");
+        if (!is_possible(item))
+            return refuse(errors, "sync_rooms", item);
     }
     if (total > LOG_SYNC_ROOMS_MAX)
         return roda_conf_error(errors, "sync_rooms", "at most %u bytes in all",
                                LOG_SYNC_ROOMS_MAX - 1);
     for (size_t i = 0; i < conf->rooms.n; i++) {
         struct roda_str item = trim(conf->rooms.items[i]);
-        const char *star = memchr(item.ptr, '*', item.len);
-        if (star && star != item.ptr + item.len - 1)
-            return roda_conf_error(errors, "rooms", "\"*\" may only stand at the end of a name");
+        size_t not = item.len && *item.ptr == '!';
+        item.ptr += not ;
+        item.len -= not ;
+        if (!is_possible(item))
+            return refuse(errors, "rooms", item);
     }
     return 0;
 }

@@ -224,22 +224,34 @@ static void on_retry(struct roda_ctx *x, void *arg, int result)
     commit_advance(x);
 }
 
-/* Soon again, though nothing may happen that calls. */
+/* Soon again, though nothing may happen that calls; without memory, at the next tick. */
 static void retry(struct roda_ctx *x, struct commit *c)
 {
     if (!c->retry)
         c->retry = roda_timer_start(x, RETRY_MS, 0, on_retry, NULL);
 }
 
+/* Whether one more may wait. */
+static int has_room(struct roda_ctx *x)
+{
+    struct commit *c = commit_of(x);
+
+    return !c->lost && (c->n < c->room || !grow(x, c));
+}
+
+static roda_verdict lose(struct roda_ctx *x)
+{
+    commit_of(x)->lost++;
+    retry(x, commit_of(x));
+    return RODA_DEFER;
+}
+
 static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
 {
     struct commit *c = commit_of(x);
 
-    if (c->lost || (c->n == c->room && grow(x, c))) {
-        c->lost++;
-        retry(x, c);
-        return RODA_DEFER;
-    }
+    if (!has_room(x))
+        return lose(x);
     (void)roda_msg_ref(what.msg);
     if (!what.end && !what.ready)
         what.p->waiting++;
@@ -374,6 +386,8 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
         what.result = place.p->error ? place.p->error : -EIO;
         return must ? wait_with(x, what) : unlogged(x, place.room, msg);
     }
+    if (must && !has_room(x))
+        return lose(x); /* it is refused, so it must not be in the file */
     end = place.p->waiting ? -ENOBUFS : partition_append(place.p, place.room, msg);
     if (end == -ENOBUFS) {
         retry(x, commit_of(x));
@@ -432,6 +446,8 @@ static void write_waiting(struct roda_ctx *x, struct commit *c)
         }
         if (what->end && needs_disk(what->room, what->number))
             partition_want_sync(what->p);
+        else if (what->end)
+            sync_in_time(x);
     }
 }
 

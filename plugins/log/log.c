@@ -13,7 +13,7 @@
  *   publish filter -> commit.c -> partition.c -> segment files      one writer per partition
  *                         |-> text.c -> ROOM/YYYY-MM-DD.log          for people and grep
  *   history/1 -> service.c -> history.c -> read.c                   from memory, else the files
- *   start -> recovery.c; timer -> retention.c
+ *   start -> recovery.c; once a second -> partition.c; now and then -> retention.c
  *
  * A room's name says its partition, and the partition its worker, where the room's home is as
  * well: so everything about one room happens on one worker, without a lock. docs/log-format.md
@@ -23,7 +23,8 @@
  * through the ring like everything else; rooms and listeners come when that is done.
  */
 
-#define RETENTION_PERIOD_MS UINT64_C(600000)
+#define TICK_MS         UINT64_C(1000)
+#define RETENTION_TICKS 600u
 
 #define OPTION(field) offsetof(struct log_conf, field)
 
@@ -180,14 +181,23 @@ static roda_verdict submit(struct roda_ctx *x, struct roda_event *ev)
     return with_address ? roda_replace(ev, with_address) : RODA_PASS;
 }
 
-/* ---- timers -------------------------------------------------------------------------------- */
+/* ---- the timer ------------------------------------------------------------------------------- */
 
-static void on_retention(struct roda_ctx *x, void *arg, int result)
+static void on_tick(struct roda_ctx *x, void *arg, int result)
 {
+    struct log_state *state = log_state_of(x);
+    int retention = !(++state->ticks % RETENTION_TICKS);
+
     (void)arg;
-    for (uint32_t i = 0; i < RODA_PARTITIONS && result >= 0; i++)
-        if (log_state_of(x)->partitions[i])
-            retention_step(log_state_of(x)->partitions[i]);
+    for (uint32_t i = 0; i < RODA_PARTITIONS && result >= 0; i++) {
+        if (!state->partitions[i])
+            continue;
+        partition_tick(state->partitions[i]);
+        if (retention)
+            retention_step(state->partitions[i]);
+    }
+    if (result >= 0)
+        commit_advance(x);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -222,8 +232,8 @@ static void stop(struct roda_ctx *x)
 {
     struct log_state *state = log_state_of(x);
 
-    roda_timer_stop(state->retention);
-    state->retention = NULL;
+    roda_timer_stop(state->tick);
+    state->tick = NULL;
     if (state->service)
         service_free(x);
     if (state->text)
@@ -243,9 +253,8 @@ static void started(struct roda_ctx *x)
 {
     struct log_state *state = log_state_of(x);
 
-    state->retention =
-        roda_timer_start(x, RETENTION_PERIOD_MS, RETENTION_PERIOD_MS, on_retention, NULL);
-    if (!state->start_result && !state->retention)
+    state->tick = roda_timer_start(x, TICK_MS, TICK_MS, on_tick, NULL);
+    if (!state->start_result && !state->tick)
         state->start_result = -ENOMEM;
     roda_started(x, state->start_result);
 }
@@ -256,8 +265,10 @@ static void on_partition(struct partition *p, int result)
 
     if (result < 0 && !state->start_result) {
         state->start_result = result;
-        roda_log(p->x, RODA_LOG_ERROR, "partition %u of %s cannot be opened: %s", p->index,
-                 log_conf_of(p->x)->directory, strerror(-result));
+        roda_log(p->x, RODA_LOG_ERROR,
+                 "partition %u of %s cannot be opened: %s; make room there, mend the disk, or let "
+                 "the broker's user write there",
+                 p->index, log_conf_of(p->x)->directory, strerror(-result));
     }
     if (!--state->opening)
         started(p->x);

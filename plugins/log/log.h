@@ -43,7 +43,8 @@ struct log_state {                                 /* per worker */
     struct text *text; /* NULL: no text files */
     struct service *service;
     char *scratch; /* LOG_RECORD_MAX bytes, where records are encoded */
-    struct roda_timer *retention;
+    struct roda_timer *tick;
+    uint32_t ticks;
     uint32_t opening; /* partitions that are not open yet */
     int start_result;
 };

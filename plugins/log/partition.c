@@ -21,8 +21,12 @@
  * that are not synced are on a list; the sync that begins takes it over.
  *
  * Break. What the disk refused has no way back: the file takes nothing more, what waits is
- * answered by commit.c, and a timer begins anew with recovery, as at the start of the broker. What
+ * answered by commit.c, and later it begins anew with recovery, as at the start of the broker. What
  * comes back from files of before is recognized by its incarnation.
+ *
+ * partition_tick(), once a second, brings about what no event does: healing; the end of an old
+ * segment in which nothing is said any more, since keep removes whole segments only; a sync that
+ * memory was missing for. It needs no memory of its own, so nobody is held for ever.
  */
 
 #define RESERVE_STEP_BYTES (UINT64_C(1) << 20)
@@ -34,7 +38,8 @@
 enum next_state { NEXT_NONE, NEXT_OPENING, NEXT_READY };
 
 struct writer {
-    uint32_t incarnation; /* grows whenever the files change hands by a break */
+    uint32_t incarnation;   /* grows whenever the files change hands by a break */
+    struct roda_file *lock; /* held as long as the broker may touch the partition's files */
     struct roda_file *tail;
     uint64_t base, segment_bytes, end;
     uint64_t reserved; /* bytes of the tail's file that have space on disk */
@@ -56,11 +61,10 @@ struct writer {
     struct log_void *voids; /* to be written behind the snapshot */
     uint32_t n_voids;
 
-    uint64_t heal_ms;
-    struct roda_timer *heal;
-    uint32_t opening_first; /* OPENING at the start of the broker */
-    uint32_t told;          /* OPENING: LOG_START is written */
-    uint32_t ended_badly;   /* OPENING: text files may differ from what was found */
+    uint64_t heal_ms, heal_at_ms; /* BROKEN: the pause, and when it ends */
+    uint32_t opening_first;       /* OPENING at the start of the broker */
+    uint32_t told;                /* OPENING: LOG_START is written */
+    uint32_t ended_badly;         /* OPENING: text files may differ from what was found */
     void (*opened)(struct partition *p, int result);
 };
 
@@ -152,8 +156,6 @@ int partition_settled(const struct partition *p)
 
 /* ---- breaking and healing ---------------------------------------------------------------- */
 
-static void heal(struct roda_ctx *x, void *arg, int result);
-
 static void close_files(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -212,10 +214,7 @@ void partition_break(struct partition *p, int error)
     w->heal_ms = w->heal_ms ? w->heal_ms * 2 : HEAL_FIRST_MS;
     if (w->heal_ms > HEAL_LAST_MS)
         w->heal_ms = HEAL_LAST_MS;
-    w->heal = roda_timer_start(p->x, w->heal_ms, 0, heal, p);
-    if (!w->heal)
-        roda_log(p->x, RODA_LOG_ERROR,
-                 "partition %u: out of memory, it is not tried again before a restart", p->index);
+    w->heal_at_ms = roda_now_ms(p->x) + w->heal_ms;
 }
 
 /* ---- sync -------------------------------------------------------------------------------- */
@@ -275,8 +274,8 @@ static void begin_sync(struct partition *p)
     r = errand ? roda_file_sync(w->tail, on_sync, errand) : -ENOMEM;
     if (r) {
         roda_free(p->x, errand);
-        if (r == -ENOMEM)
-            w->want_sync = 1; /* the interval, or the next message, asks again */
+        if (r == -ENOMEM && p->state == PARTITION_READY)
+            w->want_sync = 1; /* the tick asks again */
         else
             partition_break(p, r);
         return;
@@ -301,19 +300,20 @@ void partition_want_sync(struct partition *p)
 
 /* ---- appending ---------------------------------------------------------------------------- */
 
-static void on_reserved(struct roda_ctx *x, void *arg, int result)
+static void nothing(struct roda_ctx *x, void *arg, int result)
 {
     (void)x;
     (void)arg;
-    (void)result; /* where there is none left, writing will say so */
+    (void)result;
 }
 
 /* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A
- * whole segment at once may be more than a small disk has, and an idle room needs none. */
+ * whole segment at once may be more than a small disk has, and an idle room needs none. Where there
+ * is none left, writing will say so. */
 static void reserve(struct roda_file *file, uint64_t *reserved)
 {
     *reserved += RESERVE_STEP_BYTES;
-    (void)roda_file_reserve(file, *reserved, on_reserved, NULL);
+    (void)roda_file_reserve(file, *reserved, nothing, NULL);
 }
 
 /* 0, or -ENOBUFS, or it broke. */
@@ -444,6 +444,13 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
     }
 }
 
+/* Its LOG_ROOM record is not longer than that. */
+static uint64_t room_bytes(const struct log_room *room)
+{
+    return ROOM_RECORD_BYTES + room->n_trees * sizeof(struct log_tree) + room->folded_len +
+           room->name_len;
+}
+
 /* A segment has to hold its own snapshot and, for the most part, messages, however many rooms there
  * are by now. */
 static uint64_t next_segment_bytes(const struct partition *p)
@@ -453,8 +460,7 @@ static uint64_t next_segment_bytes(const struct partition *p)
     for (uint32_t i = 0; i < p->rooms.ids; i++) {
         const struct log_room *room = p->rooms.by_id[i];
         if (room)
-            snapshot += ROOM_RECORD_BYTES + room->n_trees * sizeof(struct log_tree) +
-                        room->folded_len + room->name_len;
+            snapshot += room_bytes(room);
     }
     return snapshot * 4 > bytes ? snapshot * 4 : bytes;
 }
@@ -497,6 +503,8 @@ static void on_old_synced(struct roda_ctx *x, void *arg, int result)
         return;
     }
     partition_old_file(p, NULL);
+    /* What was reserved and not used is free again, unless somebody reads in it right now. */
+    (void)roda_file_truncate(w->old, roda_file_size(w->old), nothing, NULL);
     roda_file_close(w->old);
     w->old = NULL;
     if (w->synced < target)
@@ -577,15 +585,20 @@ static int write_snapshot(struct partition *p)
     return 0;
 }
 
+static int is_old(const struct partition *p)
+{
+    int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
+    int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
+
+    return age_ms && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+}
+
 /* Makes room for so many bytes in the tail. 0, -ENOBUFS, or it broke. */
 static int make_room(struct partition *p, size_t len)
 {
     struct writer *w = p->writer;
     uint64_t used = w->end - w->base;
-    int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
-    int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
-    int old =
-        age_ms && used > LOG_HEADER_BYTES && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+    int old = used > LOG_HEADER_BYTES && is_old(p);
 
     if (w->snapshot) /* not before what it counts in is on disk */
         return w->old ? -ENOBUFS : write_snapshot(p);
@@ -644,13 +657,14 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     struct writer *w = p->writer;
     struct log_record record;
     char *scratch = log_state_of(p->x)->scratch;
-    uint64_t position, base;
+    int begins = !room->recorded || (room->epoch != msg->epoch && !is_pair(room));
+    uint64_t position;
     size_t len;
-    int r = make_room(p, 0);
+    int r = make_room(p, begins ? room_bytes(room) : 0);
 
     if (r)
         return r;
-    if (!room->recorded || (room->epoch != msg->epoch && !is_pair(room))) {
+    if (begins) {
         if (!is_pair(room))
             room->epoch = msg->epoch;
         if (room->number >= partition_number(room, msg))
@@ -665,14 +679,9 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
     if (!len)
         return -EMSGSIZE;
-    base = w->base;
     r = make_room(p, len);
-    if (!r && !room->recorded) /* a fresh segment, whose snapshot came before this room */
-        r = put_room(p, room);
     if (r)
         return r;
-    if (base != w->base)
-        len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
     position = w->end;
     r = put(p, scratch, len);
     if (r)
@@ -705,6 +714,17 @@ struct log_room *partition_room(struct partition *p, struct roda_str folded, str
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
+/* Whether messages stand in the tail. */
+static int holds_messages(const struct partition *p)
+{
+    for (uint32_t i = 0; i < p->rooms.ids; i++) {
+        const struct log_room *room = p->rooms.by_id[i];
+        if (room && room->n_trees && room->trees[0].root > p->writer->base)
+            return 1;
+    }
+    return 0;
+}
+
 static void opened(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -716,6 +736,8 @@ static void opened(struct partition *p)
     if (w->ended_badly)
         text_repair(p);
     w->opening_first = 0;
+    if (!holds_messages(p))
+        w->settled = w->end;
     tell_usage(p);
     if (first) {
         w->opened(p, 0);
@@ -844,18 +866,64 @@ static int begin_opening(struct partition *p)
     return recovery_start(p, (int)p->writer->opening_first, p->writer->synced, on_recovered);
 }
 
-static void heal(struct roda_ctx *x, void *arg, int result)
+void partition_tick(struct partition *p)
 {
-    struct partition *p = arg;
+    struct writer *w = p->writer;
     int r;
 
-    (void)x;
-    if (result < 0 || !p->writer || p->state != PARTITION_BROKEN)
+    if (!w)
         return;
-    p->writer->heal = NULL;
-    r = begin_opening(p);
+    if (p->state == PARTITION_BROKEN && roda_now_ms(p->x) >= w->heal_at_ms) {
+        r = begin_opening(p);
+        if (r)
+            partition_break(p, r);
+    }
+    if (p->state == PARTITION_READY && (w->snapshot || (w->end > w->settled && is_old(p))))
+        (void)make_room(p, 0);
+    if (p->state == PARTITION_READY && w->want_sync)
+        begin_sync(p);
+}
+
+static void lock_path(const struct partition *p, char *to, size_t size)
+{
+    (void)snprintf(to, size, "%s/%02u.lock", log_conf_of(p->x)->directory, p->index);
+}
+
+static void on_locked(struct roda_ctx *x, void *arg, struct roda_file *file, int result)
+{
+    struct partition *p = errand_end(arg, NULL);
+    char path[4096];
+
+    if (!p) {
+        roda_file_close(file);
+        return;
+    }
+    p->writer->lock = file;
+    if (result == -EBUSY) {
+        lock_path(p, path, sizeof(path));
+        roda_log(x, RODA_LOG_ERROR,
+                 "%s: another broker writes this log; end that one, or set another directory",
+                 path);
+    }
+    if (result >= 0)
+        result = begin_opening(p);
+    if (result)
+        partition_break(p, result);
+}
+
+/* Two brokers would write to the same places of the same files, and notice nothing. */
+static int take_lock(struct partition *p)
+{
+    struct errand *errand = errand_new(p, 0);
+    char path[4096];
+    int r = -ENOMEM;
+
+    lock_path(p, path, sizeof(path));
+    if (errand)
+        r = roda_file_open(p->x, path, RODA_FILE_APPEND | RODA_FILE_LOCK, on_locked, errand);
     if (r)
-        partition_break(p, r);
+        roda_free(p->x, errand);
+    return r;
 }
 
 int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result))
@@ -868,7 +936,8 @@ int partition_open(struct partition *p, int first, void (*fn)(struct partition *
     p->writer = w;
     w->opened = fn;
     w->opening_first = first != 0;
-    r = begin_opening(p);
+    p->state = PARTITION_OPENING;
+    r = take_lock(p);
     if (r) {
         p->state = PARTITION_CLOSED;
         p->writer = NULL;
@@ -878,13 +947,6 @@ int partition_open(struct partition *p, int first, void (*fn)(struct partition *
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
-
-static void nothing(struct roda_ctx *x, void *arg, int result)
-{
-    (void)x;
-    (void)arg;
-    (void)result;
-}
 
 /* Numbers beyond what the records say: given while nothing could be written, or refused. */
 static int state_numbers(struct partition *p)
@@ -909,7 +971,7 @@ void partition_close(struct partition *p)
         return;
     if (p->state == PARTITION_OPENING)
         recovery_cancel(p);
-    if (p->state == PARTITION_READY) {
+    if (p->state == PARTITION_READY && !w->old) { /* else an end cannot be claimed yet */
         int r = w->snapshot ? write_snapshot(p) : 0;
         if (!r)
             r = state_numbers(p);
@@ -925,8 +987,8 @@ void partition_close(struct partition *p)
     p->state = PARTITION_CLOSED;
     w->incarnation++;
     close_files(p);
+    roda_file_close(w->lock);
     p->writer = NULL;
-    roda_timer_stop(w->heal);
     roda_free(p->x, w->voids);
     roda_free(p->x, w);
 }

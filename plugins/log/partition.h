@@ -4,7 +4,7 @@
  * One partition of the log: its segments, its tail, its rooms. It lives on one worker.
  *
  *   CLOSED --partition_open()--> OPENING --recovered, tail ready--> READY
- *   READY  --a write or sync failed, the disk is full--> BROKEN --timer--> OPENING (heals)
+ *   READY  --a write or sync failed, the disk is full--> BROKEN --tick--> OPENING (heals)
  *
  * OPENING is recovery.c: it lists the partition's files, reads the newest segment that has a whole
  * snapshot, sets up `rooms` and `segments`, and cuts a torn tail. partition.c then goes on in that
@@ -71,6 +71,8 @@ void recovery_cancel(struct partition *p);
 int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result));
 /* Behind everything appended: LOG_END, sync, close. The partition's memory is gone by and by. */
 void partition_close(struct partition *p);
+/* Once a second. */
+void partition_tick(struct partition *p);
 /* Appends a message of a room: msg has number, prev, time and epoch. Returns the position behind
  * the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);

@@ -29,10 +29,10 @@
  * Why COPY: a sync that failed leaves pages that count as clean and are not on disk. The next sync
  * of that file does not write them, says that all is well, and proves nothing. As long as the page
  * cache has them they can be read; so they are written again, elsewhere. Positions stay, and
- * whoever has the old file open for reading is told. A copy that fails changes nothing and is made
- * anew when healing is tried again. A broker that is killed between such a sync and its healing
- * leaves pages of which the next one cannot know: what it finds is then only as sure as the page
- * cache.
+ * whoever has the old file open for reading is told. A copy that fails changes nothing, is removed,
+ * and is made anew when healing is tried again. A broker that is killed between such a sync and its
+ * healing leaves pages of which the next one cannot know: what it finds is then only as sure as the
+ * page cache.
  *
  * Each step is one request to the core, whose answer takes the next step: exactly one answer is
  * on its way at any time, so after recovery_cancel() it is that answer that frees the memory.
@@ -78,7 +78,8 @@ struct recovery {
     struct roda_file *file;
     uint64_t synced;        /* healing: what was surely on disk */
     struct roda_file *copy; /* COPY: of the file at hand, up to offset */
-    uint64_t *leftovers;    /* bases of copies that were not finished */
+    int copy_error;
+    uint64_t *leftovers; /* bases of copies that were not finished */
     uint32_t n_leftovers;
 
     uint32_t searching; /* 1: SEARCH */
@@ -317,14 +318,33 @@ static void seal_next(struct recovery *r)
 static void copy_next(struct recovery *r);
 static void copy_piece(struct recovery *r);
 
+static void on_copy_removed(struct roda_ctx *x, void *arg, int result)
+{
+    struct recovery *r = arg;
+
+    (void)x;
+    (void)result; /* what remains is removed when it is tried again */
+    if (!is_gone(r))
+        finish(r, r->copy_error);
+}
+
+/* What there is of the copy goes at once: where several partitions heal on a small disk, none could
+ * end its own beside the pieces of the others. */
 static void copy_failed(struct recovery *r, int result)
 {
+    char path[PATH_BYTES];
+
     if (result != -ENOMEM && result != -ECANCELED)
         say(r, RODA_LOG_ERROR, r->at,
             "cannot be written anew, which it must be as its last sync is in doubt: %s; make room "
             "in %s or mend the disk: it is tried again by itself",
             strerror(-result), log_conf_of(r->x)->directory);
-    finish(r, result);
+    roda_file_close(r->copy);
+    r->copy = NULL;
+    r->copy_error = result;
+    copy_path_of(r, r->files[r->at].base, path);
+    if (roda_file_remove(r->x, path, on_copy_removed, r))
+        finish(r, result);
 }
 
 /* Whether the rename has happened is not known if it failed: it is as good as the other file. */

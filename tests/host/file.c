@@ -80,6 +80,8 @@ static void run_open(struct request *r, int result)
 
     if (!result && !d && !(r->mode & RODA_FILE_APPEND))
         result = -ENOENT;
+    if (!result && d && d->appended && r->mode & RODA_FILE_LOCK)
+        result = -EBUSY;
     if (!result && d && d->appended && r->mode & RODA_FILE_APPEND) {
         complain(h, "%s is opened twice for appending", r->path);
         result = -EBUSY;
@@ -286,7 +288,7 @@ int roda_file_open(struct roda_ctx *x, const char *path, uint32_t mode, roda_ope
 {
     struct request *r;
 
-    if (!mode || mode & ~(uint32_t)(RODA_FILE_READ | RODA_FILE_APPEND))
+    if (!mode || mode & ~(uint32_t)(RODA_FILE_READ | RODA_FILE_APPEND | RODA_FILE_LOCK))
         return -EINVAL;
     if (!(r = request_new(x, OPEN, path, arg)))
         return -ENOMEM;

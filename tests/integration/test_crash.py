@@ -309,5 +309,32 @@ class Never(Crash):
     durable = []
 
 
+class TwoBrokers(unittest.TestCase):
+    """One log has one writer: a second broker would overwrite what the first has acknowledged."""
+
+    def test_the_second_is_refused(self):
+        folder = tempfile.mkdtemp(prefix="roda-crash-")
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        plugins = PLUGINS + f"[plugin log]\ndirectory = {folder}/log\nsync = always\n"
+        with Broker(listeners=TCP, plugins=plugins, expect_status=-9) as first:
+            with LineClient(first, "ana", numbers=True) as ana:
+                ana.send("/msg #lobby before")
+                ana.expect(r"^\* 1 lobby$")
+                with Broker(
+                    workers=2, listeners=TCP, plugins=plugins, ready=False, expect_status=1
+                ) as second:
+                    second.wait_message(rf"{folder}/log/\d\d\.lock: another broker writes this log")
+                    self.assertEqual(second.wait_end(), 1, second.text())
+                ana.send("/msg #lobby after")
+                ana.expect(r"^\* 2 lobby$")
+            first.process.kill()
+        # The lock goes with who held it, however that ends.
+        with Broker(listeners=TCP, plugins=plugins) as third:
+            with LineClient(third, "bob", numbers=True) as bob:
+                bob.send("/history lobby 2")
+                bob.expect(r"before$")
+                bob.expect(r"after$")
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -104,9 +104,9 @@ class Full(unittest.TestCase):
         self.disk = Disk()
         self.addCleanup(self.disk.remove)
 
-    def broker(self, **options):
+    def broker(self, more="segment_bytes = 1M\n", **options):
         log = (
-            f"[plugin log]\ndirectory = {self.disk.folder}/log\nsegment_bytes = 1M\n"
+            f"[plugin log]\ndirectory = {self.disk.folder}/log\n{more}"
             "sync = interval\nsync_interval = 50ms\nsync_rooms = always: ops\n"
         )
         return Broker(workers=2, listeners=TCP + UNIX, plugins=PLUGINS + log, **options)
@@ -179,6 +179,29 @@ class Full(unittest.TestCase):
             broker.process.kill()
         self.check_next_life(ana)
 
+    def test_closed_segments_hold_no_spare_space(self):
+        """What was set aside for a segment and not used is free when the next one takes over."""
+        log = self.disk.folder / "log"
+
+        def closed():
+            files = sorted(log.glob("*.segment"))
+            return [a for a, b in zip(files, files[1:]) if a.name[:2] == b.name[:2]]
+
+        def spare():
+            return [
+                file.name for file in closed() if file.stat().st_blocks * 512 > file.stat().st_size + 8192
+            ]
+
+        with self.broker("segment_age = 1s\n") as broker, Speaker(broker, "ana", self.rooms) as ana:
+            for _ in range(3):
+                before = len(closed())
+                for _ in range(30):
+                    self.assertTrue(ana.say("ops", LONG))
+                wait_until(lambda: len(closed()) > before, "the next segment")
+            broker.wait_stats(lambda s: s["log_waiting"] == 0, "nothing under way")
+            # Of the newest two, one may still be the tail, and the other one be prepared.
+            wait_until(lambda: len(spare()) <= 1, "the space of closed segments is free again")
+
     def test_kill_while_full(self):
         """What was acknowledged before is there after a start with space."""
         with self.broker(expect_status=-9) as broker:
@@ -191,7 +214,7 @@ class Full(unittest.TestCase):
                 broker.process.kill()
         # No start without a place to write to, and the reason is said.
         with self.broker(ready=False, expect_status=1) as full:
-            full.wait_message(r"(?i)no space left on device")
+            full.wait_message(r"cannot be opened: No space left on device; make room")
             self.assertEqual(full.wait_end(), 1, full.text())
         self.disk.free()
         self.check_next_life(ana)

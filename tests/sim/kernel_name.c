@@ -215,6 +215,12 @@ static int sim_file_size(void *kernel, int fd, uint64_t *ret_size)
     return 0;
 }
 
+/* There is one broker in a world. */
+static int sim_lock(void *kernel, int fd)
+{
+    return descriptor_get(kernel, fd) ? 0 : -EBADF;
+}
+
 static int sim_sync_directory(void *kernel, const char *path)
 {
     struct sim_kernel *k = kernel;
@@ -438,6 +444,7 @@ void files_init(struct sim_kernel *k)
     sim_mkdir(k, "/tmp");
     k->system.open = sim_open;
     k->system.file_size = sim_file_size;
+    k->system.lock = sim_lock;
     k->system.sync_directory = sim_sync_directory;
     k->system.truncate = sim_truncate;
     k->system.reserve = sim_reserve;

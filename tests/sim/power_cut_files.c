@@ -59,7 +59,7 @@ static void add_segment(void *arg, const char *name)
         return;
     }
     if (log_segment_parse((struct roda_str){name, strlen(name)}, &s->partition, &s->base)) {
-        if (!r->copies || !strstr(name, ".segment.copy"))
+        if (!strstr(name, ".lock") && (!r->copies || !strstr(name, ".segment.copy")))
             fail(r->w, "%s is no segment's name", name);
         return;
     }

@@ -548,6 +548,8 @@ const void *roda_service(struct roda_ctx *x, const char *id, struct roda_ctx **r
 enum {
     RODA_FILE_READ = 1,
     RODA_FILE_APPEND = 2, /* create if missing; appended to by this worker alone */
+    RODA_FILE_LOCK = 4,   /* with RODA_FILE_APPEND: -EBUSY while somebody else, of another broker as
+                             well, has it open so. A broker that is killed holds nothing */
 };
 typedef void roda_open_fn(struct roda_ctx *x, void *arg, struct roda_file *file, int result);
 typedef void roda_read_fn(struct roda_ctx *x, void *arg, struct roda_str bytes, int result);

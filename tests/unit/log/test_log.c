@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <roda/history.h>
+#include "plugins/log/partition.h"
 #include "testhost.h"
 
 extern const struct roda_plugin log_plugin, rooms_plugin;
@@ -81,6 +81,14 @@ static uint64_t next_number(struct testhost_conn *c)
     return 0;
 }
 
+static struct partition *partition_of(const char *room)
+{
+    uint32_t index = roda_room_partition((struct roda_str){room, strlen(room)});
+    uint32_t workers = testhost_ctx(host, "log", 0)->n_workers;
+
+    return log_state_of(testhost_ctx(host, "log", index % workers))->partitions[index];
+}
+
 /* ---- holding and letting go ------------------------------------------------------------- */
 
 static void nobody_sees_a_durable_message_before_it_is_on_disk(void **state)
@@ -139,6 +147,141 @@ static void others_wait_for_nothing_but_a_room_s_first_message(void **state)
     testhost_hold_files(host, false);
     assert_true(testhost_run(host));
     stop();
+}
+
+static bool is_synced(const char *room)
+{
+    const struct partition *p = partition_of(room);
+
+    return partition_synced(p) == partition_end(p);
+}
+
+/* What waited for the file to take more is as old as what was written at once. */
+static void what_had_to_wait_is_synced_in_time_too(void **state)
+{
+    enum { BYTES = 3500 };
+    static char line[BYTES + 32];
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(1, "directory = /log\nsync = interval\nsync_interval = 1s\n");
+    ana = enter(0, "ana");
+    say(ana, "lobby", "first");
+    testhost_advance_ms(host, 5000);
+    assert_true(is_synced("lobby"));
+    (void)snprintf(line, sizeof(line), "TEXT|lobby||");
+    memset(line + strlen(line), 'x', BYTES);
+    line[strlen(line)] = '\n';
+    testhost_hold_files(host, true);
+    testhost_hold_writes(host, true);
+    while (!testhost_metric(host, "log", "log_waiting")) {
+        testhost_input(ana, line);
+        (void)testhost_run(host);
+    }
+    testhost_advance_ms(host, 2000);
+    testhost_hold_files(host, false);
+    testhost_hold_writes(host, false);
+    testhost_advance_ms(host, 2000);
+    assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+    assert_true(is_synced("lobby"));
+    stop();
+}
+
+/* Whatever allocation fails: one message is refused or held a little, and then all goes on. */
+static void without_memory_nobody_is_held_for_ever(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = always\n";
+    uint64_t shown = 0;
+
+    (void)state;
+    for (uint64_t n = 1; n < 60; n++) {
+        struct testhost_conn *ana;
+        uint64_t number;
+        start(1, conf);
+        ana = enter(0, "ana");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        assert_int_equal(next_number(ana), 1);
+        say(ana, "lobby", "held");
+        testhost_fail_allocation(host, n);
+        (void)testhost_run(host);
+        testhost_fail_allocation(host, 0);
+        testhost_advance_ms(host, 10000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        if (testhost_closed(ana)) /* it was the core that had none */
+            ana = enter(0, "bob");
+        number = next_number(ana);
+        shown += number == 2;
+        testhost_advance_ms(host, 20000);
+        assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+        say(ana, "lobby", "kept again");
+        testhost_advance_ms(host, 100);
+        assert_in_range(next_number(ana), 2, 3);
+        testhost_forgive(host);
+        stop();
+    }
+    assert_true(shown);
+}
+
+/* What is refused since it cannot even wait is not in the log either. */
+static void without_memory_nothing_refused_is_kept(void **state)
+{
+    uint64_t refused = 0;
+
+    (void)state;
+    for (uint64_t n = 1; n < 20; n++) {
+        struct testhost_conn *ana, *bob;
+        int64_t kept = 1;
+        uint64_t number;
+        start(1, "directory = /log\nsync = always\n");
+        ana = enter(0, "ana");
+        bob = enter(0, "bob");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        testhost_hold_files(host, true);
+        for (unsigned i = 0; i < 64; i++)
+            say(i % 2 ? ana : bob, "lobby", "held");
+        (void)testhost_run(host);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 64);
+        testhost_fail_allocation(host, n);
+        say(ana, "lobby", "one too many");
+        (void)testhost_run(host);
+        testhost_fail_allocation(host, 0);
+        testhost_hold_files(host, false);
+        testhost_advance_ms(host, 5000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        while ((number = next_number(bob)))
+            kept += number > 1 && number != UINT64_MAX;
+        refused += kept < 66;
+        assert_int_equal(testhost_metric(host, "log", "log_records_total"), kept);
+        testhost_forgive(host);
+        stop();
+    }
+    assert_true(refused);
+}
+
+static void without_memory_healing_is_tried_again(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 40; n++) {
+        struct testhost_conn *ana;
+        start(1, "directory = /log\nsync = always\n");
+        ana = enter(0, "ana");
+        say(ana, "lobby", "first");
+        assert_true(testhost_run(host));
+        testhost_fail_writes(host, -EIO);
+        say(ana, "lobby", "refused");
+        assert_true(testhost_run(host));
+        testhost_fail_writes(host, 0);
+        testhost_fail_allocation(host, n);
+        testhost_advance_ms(host, 5000);
+        testhost_fail_allocation(host, 0);
+        testhost_advance_ms(host, 20000);
+        assert_int_equal(testhost_metric(host, "log", "log_waiting"), 0);
+        assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+        testhost_forgive(host);
+        stop();
+    }
 }
 
 /* ---- starts ----------------------------------------------------------------------------- */
@@ -316,6 +459,123 @@ static void what_is_too_much_goes_while_people_talk(void **state)
     stop();
 }
 
+enum { SMALL_SEGMENT = 1 << 20, LEFT = 50 };
+
+/* Says as much in the lobby as leaves so much of its first segment. */
+static void fill_segment(struct testhost_conn *c)
+{
+    enum { LONG = 3500, SPARE = 400 };
+    static char line[LONG + 32];
+    uint64_t end, overhead;
+
+    say(c, "lobby", "x");
+    assert_true(testhost_run(host));
+    end = partition_end(partition_of("lobby"));
+    say(c, "lobby", "x");
+    assert_true(testhost_run(host));
+    overhead = partition_end(partition_of("lobby")) - end - 1;
+    while ((end = partition_end(partition_of("lobby"))) + LEFT < SMALL_SEGMENT) {
+        uint64_t text = SMALL_SEGMENT - LEFT - end - overhead;
+        if (text > LONG)
+            text = text < LONG + overhead + SPARE ? text / 2 : LONG;
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%0*u\n", (int)text, 0);
+        testhost_input(c, line);
+        testhost_advance_ms(host, 10);
+    }
+    assert_int_equal(end + LEFT, SMALL_SEGMENT);
+}
+
+/* The next segment's positions begin there: nothing may stand on them, no room's record either. */
+static void a_new_room_does_not_reach_beyond_its_segment(void **state)
+{
+    struct testhost_conn *ana;
+    char name[16] = "", line[32];
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsegment_bytes = 1M\n");
+    ana = enter(0, "ana");
+    for (unsigned i = 0; !*name || partition_of(name) != partition_of("lobby"); i++)
+        (void)snprintf(name, sizeof(name), "room%u", i);
+    (void)snprintf(line, sizeof(line), "JOIN|%s||\n", name);
+    testhost_input(ana, line);
+    fill_segment(ana);
+    say(ana, name, "first");
+    testhost_advance_ms(host, 100);
+    assert_int_equal(partition_of("lobby")->n_segments, 2);
+    assert_in_range(partition_of("lobby")->segments[0].bytes, SMALL_SEGMENT - LEFT, SMALL_SEGMENT);
+    stop();
+}
+
+/* The power may fail before the segment before it is on disk, which nothing would tell then. */
+static void no_end_is_claimed_before_the_last_segment_is_on_disk(void **state)
+{
+    struct testhost_conn *ana;
+    char name[LOG_NAME_BYTES], path[80];
+    const char *bytes;
+    size_t len;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsegment_bytes = 1M\nsegment_age = 1h\n");
+    ana = enter(0, "ana");
+    say(ana, "lobby", "shown");
+    testhost_advance_ms(host, 3600000);
+    while (partition_of("lobby")->n_segments == 1) {
+        testhost_hold_files(host, false);
+        assert_true(testhost_run(host));
+        testhost_hold_files(host, true);
+        testhost_advance_ms(host, 1000);
+    }
+    log_segment_name(partition_of("lobby")->index, SMALL_SEGMENT, name);
+    (void)snprintf(path, sizeof(path), "/log/%s", name);
+    partition_close(partition_of("lobby"));
+    bytes = testhost_file_get(host, path, &len);
+    assert_non_null(bytes);
+    assert_true(bytes[len - LOG_FRAME_BYTES + 8] != LOG_END);
+    testhost_hold_files(host, false);
+    stop();
+}
+
+static bool has_segment(const char *room, uint64_t base)
+{
+    char name[LOG_NAME_BYTES], path[80];
+
+    log_segment_name(partition_of(room)->index, base, name);
+    (void)snprintf(path, sizeof(path), "/log/%s", name);
+    return testhost_file_get(host, path, NULL) != NULL;
+}
+
+/* What was said in a room goes when its time has come, though nothing is said any more. */
+static void silence_does_not_keep_what_is_too_old(void **state)
+{
+    enum { HOUR_MS = 3600000 };
+    static const char conf[] = "directory = /log\nsync = never\nsegment_age = 1h\nkeep = 10h\n";
+    struct testhost_conn *ana;
+    int64_t now_ns;
+
+    (void)state;
+    start(1, conf);
+    for (unsigned run = 0; run < 2; run++) {
+        ana = enter(0, "ana");
+        say(ana, "lobby", "soon forgotten");
+        assert_true(testhost_run(host));
+        assert_in_range(next_number(ana), 1, 2);
+        testhost_advance_ms(host, HOUR_MS * 3 / 2);
+        assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS + 1);
+        assert_true(has_segment("lobby", (uint64_t)run * SEGMENT_BYTES));
+        testhost_advance_ms(host, HOUR_MS * 11);
+        assert_false(has_segment("lobby", (uint64_t)run * SEGMENT_BYTES));
+        assert_true(is_synced("lobby"));
+        now_ns = roda_time_ns(testhost_ctx(host, "log", 0));
+        restart(1, conf, false);
+        testhost_set_time_ns(host, now_ns);
+    }
+    /* Where nothing was said nothing is made new. */
+    testhost_advance_ms(host, HOUR_MS * 3);
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS);
+    assert_true(has_segment("lobby", UINT64_C(2) * SEGMENT_BYTES));
+    stop();
+}
+
 /* ---- a full disk ------------------------------------------------------------------------ */
 
 static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
@@ -372,11 +632,18 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(nobody_sees_a_durable_message_before_it_is_on_disk),
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
+        TEST(what_had_to_wait_is_synced_in_time_too),
+        TEST(without_memory_nobody_is_held_for_ever),
+        TEST(without_memory_nothing_refused_is_kept),
+        TEST(without_memory_healing_is_tried_again),
         TEST(numbers_go_on_after_a_clean_end),
         TEST(a_crash_skips_numbers_that_may_have_been_used),
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
         TEST(what_is_too_much_goes_while_people_talk),
+        TEST(a_new_room_does_not_reach_beyond_its_segment),
+        TEST(no_end_is_claimed_before_the_last_segment_is_on_disk),
+        TEST(silence_does_not_keep_what_is_too_old),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 

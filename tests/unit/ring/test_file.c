@@ -807,6 +807,58 @@ static int truncate_fails(void *kernel, int fd, uint64_t size)
 }
 
 /* Nobody knows what a failed cut left: like a failed write. */
+static int directory_error;
+static unsigned directory_syncs;
+
+static int sync_directory(void *kernel, const char *path)
+{
+    directory_syncs++;
+    return directory_error ? directory_error : system_real()->sync_directory(kernel, path);
+}
+
+/* Whoever made the file may have failed at that, or may not be that far yet. */
+static void the_name_of_an_empty_file_is_synced(void **state)
+{
+    struct system system = *system_real();
+    struct opened opened = {0};
+
+    (void)state;
+    system.sync_directory = sync_directory;
+    ring.system = &system;
+    directory_error = -EIO;
+    assert_int_equal(file_open(files, path_of("new"), FILE_APPEND, on_open, &opened), 0);
+    settle();
+    assert_int_equal(opened.result, -EIO);
+    directory_error = 0;
+    directory_syncs = 0;
+    struct file *file = open_now(path_of("new"), FILE_APPEND);
+    assert_int_equal(directory_syncs, 1);
+    assert_int_equal(file_append(file, "x", 1), 0);
+    file_close(file);
+    settle();
+    file_close(open_now(path_of("new"), FILE_READ | FILE_APPEND));
+    settle();
+    assert_int_equal(directory_syncs, 1);
+    ring.system = system_real();
+}
+
+static void what_is_locked_is_one_s_alone(void **state)
+{
+    struct opened opened = {0};
+
+    (void)state;
+    struct file *file = open_now(path_of("lock"), FILE_APPEND | FILE_LOCK);
+    assert_int_equal(file_open(files, path_of("lock"), FILE_APPEND | FILE_LOCK, on_open, &opened),
+                     0);
+    settle();
+    assert_int_equal(opened.result, -EBUSY);
+    assert_null(opened.file);
+    file_close(file);
+    settle();
+    file_close(open_now(path_of("lock"), FILE_APPEND | FILE_LOCK));
+    settle();
+}
+
 static void a_failed_cut_poisons(void **state)
 {
     (void)state;
@@ -986,6 +1038,8 @@ int main(void)
         WITH_FILES(more_files_than_sqes),
         WITH_FILES(names_are_listed_renamed_and_removed),
         WITH_FILES(a_file_is_cut_off_and_goes_on),
+        WITH_FILES(the_name_of_an_empty_file_is_synced),
+        WITH_FILES(what_is_locked_is_one_s_alone),
         WITH_FILES(a_failed_cut_poisons),
         WITH_FILES(space_is_reserved_beside_everything_else),
         WITH_FILES(a_directory_is_made_once),
