@@ -185,9 +185,12 @@ static roda_verdict submit(struct roda_ctx *x, struct roda_event *ev)
 static void on_retention(struct roda_ctx *x, void *arg, int result)
 {
     (void)arg;
-    for (uint32_t i = 0; i < RODA_PARTITIONS && result >= 0; i++)
-        if (log_state_of(x)->partitions[i])
-            retention_step(log_state_of(x)->partitions[i]);
+    for (uint32_t i = 0; i < RODA_PARTITIONS && result >= 0; i++) {
+        if (!log_state_of(x)->partitions[i])
+            continue;
+        partition_turn(log_state_of(x)->partitions[i]);
+        retention_step(log_state_of(x)->partitions[i]);
+    }
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */

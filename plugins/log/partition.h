@@ -78,6 +78,9 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
  * people (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting.
  *  */
 uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg);
+/* What appending would do first: the next segment, if the tail is full or old enough. For rooms
+ * that have nothing more to say, whose records keep could not remove otherwise. */
+void partition_turn(struct partition *p);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);
 /* The snapshot of the tail is on disk, so that it can do without the segments before it. */

@@ -16,11 +16,15 @@
 
 extern const struct roda_plugin log_plugin, rooms_plugin;
 
+enum { SEGMENT_BYTES = 16 << 20 };
+
 static struct testhost *host;
+static unsigned segment_bytes; /* as the conf says */
 
 static int begin(void **state)
 {
     (void)state;
+    segment_bytes = SEGMENT_BYTES;
     host = NULL; /* one that a failed test left stays as it is */
     return 0;
 }
@@ -143,7 +147,7 @@ static void others_wait_for_nothing_but_a_room_s_first_message(void **state)
 
 /* ---- starts ----------------------------------------------------------------------------- */
 
-enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS, SEGMENT_BYTES = 16 << 20 };
+enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS };
 static struct {
     char path[80];
     char *bytes;
@@ -155,7 +159,7 @@ static void take_disk(void)
     for (unsigned i = 0; i < FILES; i++) {
         const char *bytes;
         (void)snprintf(disk[i].path, sizeof(disk[i].path), "/log/%02u-%016x.segment", i / SEGMENTS,
-                       i % SEGMENTS * SEGMENT_BYTES);
+                       i % SEGMENTS * segment_bytes);
         bytes = testhost_file_get(host, disk[i].path, &disk[i].len);
         free(disk[i].bytes);
         disk[i].bytes = NULL;
@@ -170,6 +174,8 @@ static void take_disk(void)
 /* Another broker on the same files: as they are after a clean end, or (crash) in the middle. */
 static void restart(uint32_t workers, const char *conf, bool crash)
 {
+    int64_t time_ns = roda_time_ns(testhost_ctx(host, "log", 0));
+
     if (crash)
         take_disk();
     assert_int_equal(testhost_stop(host), 0);
@@ -177,6 +183,7 @@ static void restart(uint32_t workers, const char *conf, bool crash)
         take_disk();
     testhost_free(host);
     host = testhost_new(workers);
+    testhost_set_time_ns(host, time_ns);
     for (unsigned i = 0; i < FILES; i++)
         if (disk[i].bytes)
             testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
@@ -316,6 +323,97 @@ static void what_is_too_much_goes_while_people_talk(void **state)
     stop();
 }
 
+/* ---- retention -------------------------------------------------------------------------- */
+
+enum { HOUR_MS = 3600000, DAY_MS = 24 * HOUR_MS };
+
+static void pass_ms(uint64_t ms)
+{
+    for (; ms >= HOUR_MS; ms -= HOUR_MS)
+        testhost_advance_ms(host, HOUR_MS);
+}
+
+/* In which segment of its partition a text stands; -1: in none. */
+static int segment_with(const char *text)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        char path[80];
+        size_t len;
+        (void)snprintf(path, sizeof(path), "/log/%02u-%016x.segment", i / SEGMENTS,
+                       i % SEGMENTS * segment_bytes);
+        const char *bytes = testhost_file_get(host, path, &len);
+        if (bytes && memmem(bytes, len, text, strlen(text)))
+            return (int)(i % SEGMENTS);
+    }
+    return -1;
+}
+
+/* Nobody says anything any more, and still nothing is kept for longer than keep says. */
+static void what_was_said_goes_though_nothing_follows(void **state)
+{
+    struct testhost_conn *ana;
+
+    (void)state;
+    segment_bytes = 1 << 20;
+    start(2, "directory = /log\nsegment_bytes = 1M\nsegment_age = 1d\nkeep = 3d\n");
+    ana = enter(0, "ana");
+    say(ana, "lobby", "nobody answered");
+    assert_true(testhost_run(host));
+    pass_ms(3 * DAY_MS);
+    assert_int_equal(segment_with("nobody answered"), 0);
+    pass_ms(DAY_MS + 2 * HOUR_MS);
+    assert_int_equal(segment_with("nobody answered"), -1);
+    /* That was all there was to begin new segments for. */
+    pass_ms(5 * DAY_MS);
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS);
+    assert_int_equal(testhost_metric(host, "log", "log_partitions_broken"), 0);
+    say(ana, "lobby", "hello again");
+    assert_true(testhost_run(host));
+    assert_int_equal(segment_with("hello again"), 1);
+    stop();
+}
+
+/* A segment is prepared when the one before it is half full; that one's other half may come much
+ * later. */
+static void a_segment_s_age_is_that_of_its_newest_record(void **state)
+{
+    enum { BYTES = 3500, HALF = 160 };
+    static const char conf[] = "directory = /log\nsegment_bytes = 1M\nsegment_age = 0\nkeep = 2d\n";
+    static char long_text[BYTES];
+    struct testhost_conn *ana;
+
+    (void)state;
+    segment_bytes = 1 << 20;
+    start(1, conf);
+    ana = enter(0, "ana");
+    memset(long_text, 'x', BYTES - 1);
+    for (unsigned i = 0; i < HALF; i++) {
+        char line[BYTES + 32];
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%s\n", long_text);
+        testhost_input(ana, line);
+        assert_true(testhost_run(host));
+    }
+    pass_ms(5 * DAY_MS);
+    say(ana, "lobby", "five days later");
+    assert_true(testhost_run(host));
+    assert_int_equal(segment_with("five days later"), 0);
+    for (unsigned i = 0; i < HALF; i++) {
+        char line[BYTES + 32];
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%s\n", long_text);
+        testhost_input(ana, line);
+        testhost_advance_ms(host, 10);
+    }
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS + 1);
+    pass_ms(DAY_MS);
+    assert_int_equal(segment_with("five days later"), 0);
+    restart(1, conf, true); /* the files say it as well */
+    pass_ms(HOUR_MS);
+    assert_int_equal(segment_with("five days later"), 0);
+    pass_ms(2 * DAY_MS);
+    assert_int_equal(segment_with("five days later"), -1);
+    stop();
+}
+
 /* ---- a full disk ------------------------------------------------------------------------ */
 
 static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
@@ -377,6 +475,8 @@ int main(void)
         TEST(private_messages_are_kept_over_restarts),
         TEST(segments_follow_each_other),
         TEST(what_is_too_much_goes_while_people_talk),
+        TEST(what_was_said_goes_though_nothing_follows),
+        TEST(a_segment_s_age_is_that_of_its_newest_record),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 
