@@ -79,7 +79,7 @@ static void run(struct task *task, show_fn *show)
     if (task->follow)
         watch_begin(&watch, task->directory);
     merge_init(&merge, task);
-    progress_begin(&progress, task->progress, merge.total_bytes);
+    progress_begin(&progress, task->progress, 1, merge.total_bytes);
     show_all(&merge, &progress, show);
     progress_end(&progress);
     if (task->follow)
