@@ -584,6 +584,18 @@ class Follow(Case):
             self.expect(process, [f"m{i}"])
         self.finish(process)
 
+    def test_the_end_comes_before_all_is_shown(self):
+        log = Partition(self.folder, segment_bytes=16 << 20)
+        for i in range(60):
+            log.say("lobby", "x" * 60000, T0 + i)
+        process = self.start()
+        lines = [process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        lines += process.stdout.readlines()
+        self.assertLess(len(lines), 40)
+        self.assertTrue(all(len(line) > 60000 and line.endswith(b"\n") for line in lines))
+        self.assertEqual(process.wait(20), 0)
+
     def test_half_a_record(self):
         log = Partition(self.folder)
         log.say("lobby", "a", T0)

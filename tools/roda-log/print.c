@@ -47,7 +47,7 @@ static void show_all(struct merge *merge, struct progress *progress, show_fn *sh
 {
     const struct reader *r;
 
-    while (!ferror(stdout) && (r = merge_next(merge))) {
+    while (!ferror(stdout) && !watch_has_ended() && (r = merge_next(merge))) {
         show(stdout, r);
         progress_step(progress, merge_bytes_read(merge), merge->messages);
     }
