@@ -3,6 +3,7 @@
 for line, also after kill -9 under load, after a full disk, and for whatever a room is called."""
 
 import ctypes
+import json
 import os
 import random
 import re
@@ -267,6 +268,28 @@ class TextLog(unittest.TestCase):
                 [path for path in self.on_disk(word) if path.name != "roda.conf"], word
             )
         self.assertTrue(self.on_disk("speakable"))
+
+    def test_addresses(self):
+        """In the segments alone, and only if asked for; never shown to anybody."""
+        for asked in (False, True):
+            with self.broker(log="addresses = yes\n" if asked else "") as broker:
+                with LineClient(broker, "ana") as ana, LineClient(broker, "bob", "unix") as bob:
+                    for client in (ana, bob):
+                        client.send(f"hello from {client.nick}, {asked}")
+                        client.sync()
+                    ana.send("/topic hello")
+                    ana.send("/history 10")
+                    ana.sync()
+                    self.wait_agree("lobby")
+                    for client in (ana, bob):
+                        self.assertNotIn("127.0.0.1", "\n".join(client.transcript))
+                        self.assertNotIn(".address", "\n".join(client.transcript))
+            found = self.on_disk("127.0.0.1 port") + self.on_disk(".address")
+            self.assertEqual({path.suffix for path in found}, {".segment"} if asked else set())
+        tags = [json.loads(line)["tags"] for line in self.roda_log("export").splitlines()]
+        ana = r'\[\["\.address", "127\.0\.0\.1 port \d+"\]\]'
+        bob = r'\[\["\.address", "unix uid \d+"\]\]'
+        self.assertRegex(json.dumps(tags), rf"^\[\[\], \[\], \[\], {ana}, {bob}, {ana}\]$")
 
     def test_private(self):
         for workers in (1, 3):
