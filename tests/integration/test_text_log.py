@@ -291,24 +291,54 @@ class TextLog(unittest.TestCase):
         bob = r'\[\["\.address", "unix uid \d+"\]\]'
         self.assertRegex(json.dumps(tags), rf"^\[\[\], \[\], \[\], {ana}, {bob}, {ana}\]$")
 
+    def private(self):
+        """All lines of ana and bia, one behind the other, from all of the folders they have."""
+        return "".join(self.written(path.name) for path in sorted(self.text.glob("%40ana%2cbia*")))
+
+    def wait_private(self, count):
+        wait_until(lambda: self.private().count("\n") >= count, f"{count} lines")
+        lines = self.private().splitlines()
+        self.assertEqual(sorted(lines), sorted(self.exported("@ana,bia").splitlines()))
+        self.assertEqual(len(lines), count)
+        return self.fields("\n".join(sorted(lines, key=lambda line: line.split(" ")[1])))
+
     def test_private(self):
-        for workers in (1, 3):
+        for round, workers in enumerate((1, 3), 1):
             with self.broker(workers, log="private = yes\n") as broker:
                 with LineClient(broker, "Ana") as ana, LineClient(broker, "bia", "unix") as bia:
                     ana.send("/msg bia between us")
                     ana.sync()
                     bia.send("/msg ana and us alone")
                     bia.sync()
-                    wait_until(
-                        lambda: self.written("%40ana%2cbia").count("\n") == (2 if workers == 1 else 4),
-                        "both lines",
-                    )
-        lines = self.fields(self.written("%40ana%2cbia"))
+                    lines = self.wait_private(2 * round)
         self.assertEqual({line[2] for line in lines}, {"@ana,bia"})
         self.assertEqual([line[3] for line in lines[:2]], ["Ana", "bia"])
         self.assertEqual([line[7] for line in lines[:2]], ["between us", "and us alone"])
-        log = self.exported("@ana,bia")
-        self.assertEqual(sorted(log.splitlines()), sorted(self.written("%40ana%2cbia").splitlines()))
+
+    def test_private_people_come_again(self):
+        """Who comes again is another person with the same nick, and their home another worker."""
+        rounds, expected = 12, []
+        for sync in ("always", "interval"):
+            broker = self.broker(4, log=f"private = yes\nsync = {sync}\n")
+            try:
+                wait_until(lambda: not self.marks(), "all repairs are done")
+                with LineClient(broker, "bia", "unix") as bia:
+                    for count in range(rounds):
+                        with LineClient(broker, "ana", "unix") as ana:
+                            for line in range(3):
+                                ana.send(f"/msg bia {count} {line} " + "x" * self.random.randint(0, 40))
+                                ana.sync()
+                                bia.send(f"/msg ana {count} {line}")
+                                bia.sync()
+                                expected += [("ana", f"{count} {line}"), ("bia", f"{count} {line}")]
+                            ana.send("/quit")
+                            ana.rest()
+                        bia.expect(r"^\* ana (quit|left)")
+                lines = self.wait_private(len(expected))
+                said = [(line[3], line[7].rstrip("x ")) for line in lines]
+                self.assertEqual(sorted(said), sorted(expected))
+            finally:
+                broker.kill()
 
     # ---- crashes ------------------------------------------------------------------------------------
 

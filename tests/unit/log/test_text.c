@@ -235,7 +235,7 @@ static struct partition *partition_of(const char *room)
 {
     struct roda_str folded = str(room);
 
-    return log_state_of(ctx())->partitions[*room == '@' ? 3 : roda_room_partition(folded)];
+    return log_state_of(ctx())->partitions[roda_room_partition(folded)];
 }
 
 static void start(const char *conf)
@@ -394,7 +394,7 @@ static void show(const struct said *s)
                            .subject = RODA_STR(""),
                            .text = str(s->text)};
 
-    text_message(ctx(), str(s->folded), &msg);
+    text_message(partition_of(s->folded), str(s->folded), &msg);
 }
 
 static void say(const char *room, const char *words)
