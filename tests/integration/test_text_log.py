@@ -441,6 +441,46 @@ class TextLog(unittest.TestCase):
             print(f"\nrepeat with RODA_TEXT_SEED={SEED} ({BUILD_KIND})", flush=True)
             raise
 
+    def test_read_while_written(self):
+        """roda-log on a busy broker's files, through many segments: whole, and without a gap."""
+        least = scaled(12, 4)  # megabytes, one to a segment
+        with self.broker(log="segment_bytes = 1M\nsync = interval\n") as broker:
+            ended = threading.Event()
+            addresses = [broker.connect("unix") for _ in range(2)]
+
+            def talk():
+                with Pump() as pump:
+                    peers = [pump.add(connection, f"p{i}") for i, connection in enumerate(addresses)]
+                    for peer in peers:
+                        pump.send(peer, f"/nick {peer.name}\n".encode())
+                    while not ended.is_set():
+                        for peer in peers:
+                            if len(peer.unsent) < 50000:
+                                pump.send(peer, b"x" * 900 + b"\n")
+                        pump.step(0.5)
+
+            followed = self.folder / "followed"
+            command = [RODA_LOG, "-d", f"{self.folder}/log", "export", "-f", "--format", "text"]
+            with followed.open("wb") as output:
+                follower = subprocess.Popen(command, stdout=output)
+            self.addCleanup(follower.wait)
+            self.addCleanup(follower.kill)
+            talking = threading.Thread(target=talk)
+            talking.start()
+            try:
+                looks = 0
+                while sum(path.stat().st_size for path in (self.folder / "log").iterdir()) < least << 20 or looks < 3:
+                    self.roda_log("verify")
+                    numbers = [int(line.split(" ", 1)[0]) for line in self.exported("lobby").splitlines()]
+                    self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+                    looks += 1
+            finally:
+                ended.set()
+                talking.join()
+            wait_until(lambda: followed.read_text() == self.exported("lobby"), "the follower has all", every_s=0.2)
+            follower.send_signal(signal.SIGTERM)
+            self.assertEqual(follower.wait(PATIENCE_S), 0)
+
     def test_good_ends(self):
         """An end in order leaves whole files, and nothing to repair."""
         for count in range(3):
