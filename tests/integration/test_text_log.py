@@ -269,6 +269,33 @@ class TextLog(unittest.TestCase):
             )
         self.assertTrue(self.on_disk("speakable"))
 
+    def test_excluded_from_now_on(self):
+        """What was kept before stays as long as keep says; nothing is added."""
+        for rooms in ("*", "*, !secret"):
+            log = f"rooms = {rooms}\nprivate = {'no' if 'secret' in rooms else 'yes'}\n"
+            broker = self.broker(2, log)
+            try:
+                with LineClient(broker, "ana") as ana, LineClient(broker, "bob", "unix") as bob:
+                    word = "unspeakable" if "secret" in rooms else "harmless"
+                    ana.send("/join secret")
+                    self.say(ana, "secret", word)
+                    ana.send("/topic " + word)
+                    ana.send("/msg bob " + word)
+                    ana.send("/history 10")
+                    ana.sync()
+                    bob.sync()
+                    self.say(ana, "lobby", "the end of " + word[::-1])
+                    ana.sync()
+                    wait_until(lambda word=word: self.on_disk(word[::-1]), "the lobby's line")
+                    wait_until(lambda: not self.marks(), "all repairs are done")
+            finally:
+                broker.kill()  # what is repaired at the next start is kept, and nothing else
+        with self.broker(log=log) as broker:
+            wait_until(lambda: not self.marks(), "all repairs are done")
+            self.assertIn("elbakaepsnu", self.wait_agree("lobby"))
+        self.assertFalse(self.on_disk("unspeakable"))
+        self.assertTrue(self.on_disk("harmless"))
+
     def test_addresses(self):
         """In the segments alone, and only if asked for; never shown to anybody."""
         for asked in (False, True):
