@@ -277,16 +277,16 @@ static int further_than_allowed(const struct log_room *room, uint64_t number)
 }
 
 /* It may be seen from now on; it is kept. */
-static void show(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg,
+static void show(struct partition *p, struct log_room *room, const struct roda_msg *msg,
                  uint64_t number)
 {
     struct roda_msg recorded = *msg;
 
     room->shown = number;
-    if (!log_state_of(x)->text)
+    if (!log_state_of(p->x)->text)
         return;
     recorded.number = number;
-    text_message(x, log_room_folded(room), &recorded);
+    text_message(p, log_room_folded(room), &recorded);
 }
 
 static void on_interval(struct roda_ctx *x, void *arg, int result)
@@ -407,7 +407,7 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     if (what.number > place.room->synced + LOG_SKIP / 2)
         partition_want_sync(place.p);
     sync_in_time(x);
-    show(x, place.room, msg, what.number);
+    show(place.p, place.room, msg, what.number);
     return RODA_PASS;
 }
 
@@ -480,7 +480,7 @@ static uint32_t let_go(struct roda_ctx *x, struct commit *c)
         if (result < 0)
             roda_count(x, LOG_REFUSED, 1);
         else if (what.end)
-            show(x, what.room, what.msg, what.number);
+            show(what.p, what.room, what.msg, what.number);
         roda_msg_unref(what.msg);
     }
     if (!n)

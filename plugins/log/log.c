@@ -91,7 +91,8 @@ static const struct roda_option options[] = {
      .initial = "10G",
      .min = 0,
      .flags = RODA_OPTION_RESTART,
-     .help = "above this the oldest segments are removed; 0: no bound"},
+     .help = "above this the oldest segments are removed; the one that each partition writes to is "
+             "not counted and stays; 0: no bound"},
     {.name = "announce",
      .type = RODA_T_BOOL,
      .offset = OPTION(announce),

@@ -122,7 +122,7 @@ int history_find(struct history_ask *ask);
 int text_new(struct roda_ctx *x);
 void text_free(struct roda_ctx *x);
 /* A message that is kept and may be shown. */
-void text_message(struct roda_ctx *x, struct roda_str folded_room, const struct roda_msg *msg);
+void text_message(struct partition *p, struct roda_str folded_room, const struct roda_msg *msg);
 void text_reopen(struct roda_ctx *x); /* SIGUSR1 */
 /* After an unclean end, when the partition is open: makes the files agree with the segments. */
 struct log_room;

@@ -52,7 +52,6 @@ struct writer {
     uint64_t next_retry_ms;
     struct roda_file *next;
     uint64_t next_base, next_bytes, next_reserved;
-    int64_t next_created_ns;
 
     struct roda_file *old; /* its last sync is under way */
     uint64_t settled;      /* behind the tail's snapshot */
@@ -405,8 +404,6 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
 {
     struct partition *p = errand_end(arg, NULL);
     struct writer *w = p ? p->writer : NULL;
-    struct log_header header;
-    char bytes[LOG_HEADER_BYTES];
 
     if (!p || w->next_state != NEXT_OPENING) {
         roda_file_close(file);
@@ -414,18 +411,6 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
     }
     if (result >= 0 && roda_file_size(file))
         result = -EEXIST; /* recovery would have known it */
-    if (result >= 0) {
-        w->next_created_ns = roda_time_ns(x);
-        header = (struct log_header){.version = LOG_FORMAT_VERSION,
-                                     .partition = p->index,
-                                     .base = w->next_base,
-                                     .segment_bytes = w->next_bytes,
-                                     .created_ns = w->next_created_ns};
-        log_header_encode(&header, bytes);
-        int64_t offset = roda_file_append(file, (struct roda_str){bytes, sizeof(bytes)});
-        if (offset < 0)
-            result = (int)offset;
-    }
     if (result < 0) {
         roda_file_close(file);
         next_failed(p, result);
@@ -439,9 +424,10 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
     if (p->state == PARTITION_OPENING) {
         use_next(p);
         advance_opening(p);
-    } else if (p->waiting) {
-        commit_advance(x);
+        return;
     }
+    if (p->waiting)
+        commit_advance(x);
 }
 
 /* Its LOG_ROOM record is not longer than that. */
@@ -514,12 +500,35 @@ static void on_old_synced(struct roda_ctx *x, void *arg, int result)
     commit_advance(p->x);
 }
 
+/* The header's time is when the segment begins, not when it was prepared: whatever stands in the
+ * one before it is older, which is what keep goes by. */
+static int put_header(struct partition *p, int64_t created_ns)
+{
+    const struct writer *w = p->writer;
+    struct log_header header = {.version = LOG_FORMAT_VERSION,
+                                .partition = p->index,
+                                .base = w->next_base,
+                                .segment_bytes = w->next_bytes,
+                                .created_ns = created_ns};
+    char bytes[LOG_HEADER_BYTES];
+
+    log_header_encode(&header, bytes);
+    int64_t offset = roda_file_append(w->next, (struct roda_str){bytes, sizeof(bytes)});
+    return offset < 0 ? (int)offset : 0;
+}
+
 /* The next file is the tail now. */
 static void use_next(struct partition *p)
 {
     struct writer *w = p->writer;
     struct errand *errand = NULL;
+    int64_t created_ns = roda_time_ns(p->x);
+    int r = put_header(p, created_ns);
 
+    if (r) {
+        partition_break(p, r);
+        return;
+    }
     if (w->tail) {
         errand = errand_new(p, w->end);
         if (!errand || roda_file_sync(w->tail, on_old_synced, errand)) {
@@ -541,7 +550,7 @@ static void use_next(struct partition *p)
     w->next_room = 0;
     if (!w->old)
         w->synced = w->base;
-    if (add_segment(p, w->base, LOG_HEADER_BYTES, w->next_created_ns)) {
+    if (add_segment(p, w->base, LOG_HEADER_BYTES, created_ns)) {
         partition_break(p, -ENOMEM);
         return;
     }
@@ -585,12 +594,14 @@ static int write_snapshot(struct partition *p)
     return 0;
 }
 
+/* Whether a segment ends for its age; one without messages stays. */
 static int is_old(const struct partition *p)
 {
+    const struct writer *w = p->writer;
     int64_t age_ms = log_conf_of(p->x)->segment_age_ms;
     int64_t created_ns = p->segments[p->n_segments - 1].created_ns;
 
-    return age_ms && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
+    return age_ms && w->end > w->settled && (roda_time_ns(p->x) - created_ns) / 1000000 > age_ms;
 }
 
 /* Makes room for so many bytes in the tail. 0, -ENOBUFS, or it broke. */
@@ -598,7 +609,7 @@ static int make_room(struct partition *p, size_t len)
 {
     struct writer *w = p->writer;
     uint64_t used = w->end - w->base;
-    int old = used > LOG_HEADER_BYTES && is_old(p);
+    int old = is_old(p);
 
     if (w->snapshot) /* not before what it counts in is on disk */
         return w->old ? -ENOBUFS : write_snapshot(p);
@@ -878,7 +889,7 @@ void partition_tick(struct partition *p)
         if (r)
             partition_break(p, r);
     }
-    if (p->state == PARTITION_READY && (w->snapshot || (w->end > w->settled && is_old(p))))
+    if (p->state == PARTITION_READY)
         (void)make_room(p, 0);
     if (p->state == PARTITION_READY && w->want_sync)
         begin_sync(p);

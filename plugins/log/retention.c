@@ -131,12 +131,25 @@ static void tell_worker(struct partition *p, uint32_t partition)
     roda_post(p->x, roda_partition_worker(partition, p->x->n_workers), &errand->item);
 }
 
+/* When the segment behind the oldest was begun, as far as its header can be believed: a clock that
+ * was ahead must not keep all for ever, one that was behind must not have it removed. */
+static int64_t oldest_ended_ns(const struct partition *p, int64_t now_ns)
+{
+    const struct log_segment *segments = p->segments;
+    uint32_t i = 1;
+
+    while (i + 1 < p->n_segments && segments[i].created_ns > now_ns)
+        i++;
+    return segments[0].created_ns <= now_ns && segments[0].created_ns > segments[i].created_ns
+               ? segments[0].created_ns
+               : segments[i].created_ns;
+}
+
 static int is_too_old(const struct partition *p)
 {
-    int64_t keep_ms = log_conf_of(p->x)->keep_ms;
+    int64_t keep_ms = log_conf_of(p->x)->keep_ms, now_ns = roda_time_ns(p->x);
 
-    return keep_ms && p->n_segments > 1 &&
-           (roda_time_ns(p->x) - p->segments[1].created_ns) / MS_NS > keep_ms;
+    return keep_ms && p->n_segments > 1 && (now_ns - oldest_ended_ns(p, now_ns)) / MS_NS > keep_ms;
 }
 
 /* The partition whose oldest segment must go; RODA_PARTITIONS: none. */

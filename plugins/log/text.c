@@ -27,8 +27,10 @@
  * the last that may be shown, belongs in the files; none beyond it does, though the segments may
  * have it already (a durable room's message that waits for its sync).
  *
- * All of a worker's rooms are its own, so nothing here is shared. A struct text_room lives while
- * it has a file, a queue, or is behind.
+ * All of a worker's rooms are its own, so nothing here is shared: a file has one writer, since it
+ * has the lines of one partition. (Two people's home may change whenever one of them comes again,
+ * and with it the partition: each has a folder of its own.) A struct text_room lives while it has a
+ * file, a queue, or is behind.
  */
 
 #define TICK_MS          1000u
@@ -53,12 +55,13 @@ static struct text_room **chain_of(const struct text *text, struct roda_str fold
     return &text->rooms[roda_hash(folded) & (text->n_chains - 1)];
 }
 
-static struct text_room *find_room(const struct text *text, struct roda_str folded)
+static struct text_room *find_room(const struct text *text, const struct partition *p,
+                                   struct roda_str folded)
 {
     struct text_room *room = *chain_of(text, folded);
 
-    while (room &&
-           (room->folded_len != folded.len || memcmp(room->folded, folded.ptr, folded.len) != 0))
+    while (room && (room->p != p || room->folded_len != folded.len ||
+                    memcmp(room->folded, folded.ptr, folded.len) != 0))
         room = room->next;
     return room;
 }
@@ -103,19 +106,6 @@ static struct text_room *make_room(struct text *text, struct partition *p, struc
     *chain = room;
     text->n_rooms++;
     return room;
-}
-
-/* Private conversations may be in any partition of the worker. */
-static struct partition *partition_of(const struct roda_ctx *x, struct roda_str folded)
-{
-    struct partition *const *partitions = log_state_of(x)->partitions;
-
-    if (folded.len && *folded.ptr != '@')
-        return partitions[roda_room_partition(folded)];
-    for (uint32_t i = 0; i < RODA_PARTITIONS; i++)
-        if (partitions[i] && log_rooms_find(&partitions[i]->rooms, folded))
-            return partitions[i];
-    return NULL;
 }
 
 /* Frees a room of which nothing is left to do. */
@@ -253,8 +243,6 @@ void text_failed(struct text_room *room, int error)
 static void lost_room(struct text *text, const struct partition *p, int64_t day)
 {
     lost(text, 1);
-    if (!p)
-        return;
     text->unread_day = text->unread ? earlier(text->unread_day, day) : day;
     text->unread |= 1u << p->index;
 }
@@ -402,16 +390,16 @@ static void will_miss(struct text_room *room, int64_t time_ns)
 }
 
 /* NULL: memory is out. */
-static struct text_room *first_line(struct text *text, struct roda_str folded, int64_t day)
+static struct text_room *first_line(struct text *text, struct partition *p, struct roda_str folded,
+                                    int64_t day)
 {
-    struct partition *p = partition_of(text->x, folded);
     struct text_room *room = NULL;
 
-    if (p && text->marks[p->index].found) { /* older lines first */
+    if (text->marks[p->index].found) { /* older lines first */
         text_marks_check(text);
-        room = find_room(text, folded);
+        room = find_room(text, p, folded);
     }
-    if (p && !room)
+    if (!room)
         room = make_room(text, p, folded);
     if (!room)
         lost_room(text, p, day);
@@ -420,16 +408,16 @@ static struct text_room *first_line(struct text *text, struct roda_str folded, i
     return room;
 }
 
-void text_message(struct roda_ctx *x, struct roda_str folded, const struct roda_msg *msg)
+void text_message(struct partition *p, struct roda_str folded, const struct roda_msg *msg)
 {
-    struct text *text = log_state_of(x)->text;
+    struct text *text = log_state_of(p->x)->text;
     struct text_line line;
 
     if (!text)
         return;
-    struct text_room *room = find_room(text, folded);
+    struct text_room *room = find_room(text, p, folded);
     if (!room)
-        room = first_line(text, folded, text_day(msg->time_ns));
+        room = first_line(text, p, folded, text_day(msg->time_ns));
     if (!room)
         return;
     room->number = msg->number;
@@ -545,7 +533,7 @@ void text_repair(struct partition *p)
         const struct log_room *kept = p->rooms.by_id[i];
         if (!kept || !kept->kept || !log_choice(log_conf_of(p->x), log_room_folded(kept)))
             continue;
-        struct text_room *room = find_room(text, log_room_folded(kept));
+        struct text_room *room = find_room(text, p, log_room_folded(kept));
         if (!room)
             room = make_room(text, p, log_room_folded(kept));
         if (!room) {

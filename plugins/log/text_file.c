@@ -46,7 +46,10 @@ void text_folder(const struct text_room *room, char to[TEXT_PATH_SIZE])
 
     if (text_name(text_folded(room), name) < 0)
         name[0] = '\0'; /* text_room_get() lets none such in */
-    (void)snprintf(to, TEXT_PATH_SIZE, "%s/%s", log_conf_of(room->text->x)->text_directory, name);
+    int len =
+        snprintf(to, TEXT_PATH_SIZE, "%s/%s", log_conf_of(room->text->x)->text_directory, name);
+    if (roda_room_partition(text_folded(room)) != room->p->index)
+        (void)snprintf(to + len, TEXT_PATH_SIZE - (size_t)len, "+%02u", room->p->index);
 }
 
 void text_path(const struct text_room *room, int64_t day, char to[TEXT_PATH_SIZE])

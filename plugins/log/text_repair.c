@@ -70,7 +70,8 @@ struct text_repair {
     uint64_t have;   /* the last number that the files have */
     int64_t have_ns; /* private: time and count of the last record that was seen */
     uint64_t have_count;
-    uint64_t goal; /* numbers up to here may be shown */
+    uint64_t front; /* private: the first number in the tail, if that is not the whole file */
+    uint64_t goal;  /* numbers up to here may be shown */
     uint32_t reached, progress;
     uint32_t past; /* private: what has the last record's time was all seen */
     size_t page_at;
@@ -474,6 +475,7 @@ static void start_chain(struct text_repair *r)
     if (r->private) {
         if (!r->have_ns || text_day(r->have_ns) < r->day)
             r->have_ns = text_day_start_ns(r->day) - 1;
+        r->front = r->tail_offset ? first_number(r) : 0;
         ask_page(r);
         return;
     }
@@ -587,6 +589,7 @@ static void on_page(struct history_ask *ask, int result)
     if (failed == 1)
         return;
     r->day_by_time = 0;
+    r->front = 0;
     if (failed) { /* what the file has stays; but no line is written behind half a one */
         r->tail_at = r->tail_len;
         r->reached = 1;
@@ -602,9 +605,11 @@ static void ask_page(struct text_repair *r)
         r->goal = r->room->number;
     r->reached = r->progress = 0;
     r->ask.query.what = RODA_HISTORY_AFTER;
-    r->ask.query.by_time = r->private || r->day_by_time;
+    r->ask.query.by_time = !r->front && (r->private || r->day_by_time);
     r->ask.query.max = PAGE_MESSAGES;
-    r->ask.query.from = !r->ask.query.by_time ? r->have : from_ns > 0 ? (uint64_t)from_ns : 0;
+    r->ask.query.from = r->front ? r->front - 1 : r->have;
+    if (r->ask.query.by_time)
+        r->ask.query.from = from_ns > 0 ? (uint64_t)from_ns : 0;
     r->ask.query.to = 0;
     if (r->synced)
         r->room->queueing = 1;

@@ -3,6 +3,7 @@
 for line, also after kill -9 under load, after a full disk, and for whatever a room is called."""
 
 import ctypes
+import json
 import os
 import random
 import re
@@ -268,24 +269,103 @@ class TextLog(unittest.TestCase):
             )
         self.assertTrue(self.on_disk("speakable"))
 
+    def test_excluded_from_now_on(self):
+        """What was kept before stays as long as keep says; nothing is added."""
+        for rooms in ("*", "*, !secret"):
+            log = f"rooms = {rooms}\nprivate = {'no' if 'secret' in rooms else 'yes'}\n"
+            broker = self.broker(2, log)
+            try:
+                with LineClient(broker, "ana") as ana, LineClient(broker, "bob", "unix") as bob:
+                    word = "unspeakable" if "secret" in rooms else "harmless"
+                    ana.send("/join secret")
+                    self.say(ana, "secret", word)
+                    ana.send("/topic " + word)
+                    ana.send("/msg bob " + word)
+                    ana.send("/history 10")
+                    ana.sync()
+                    bob.sync()
+                    self.say(ana, "lobby", "the end of " + word[::-1])
+                    ana.sync()
+                    wait_until(lambda word=word: self.on_disk(word[::-1]), "the lobby's line")
+                    wait_until(lambda: not self.marks(), "all repairs are done")
+            finally:
+                broker.kill()  # what is repaired at the next start is kept, and nothing else
+        with self.broker(log=log) as broker:
+            wait_until(lambda: not self.marks(), "all repairs are done")
+            self.assertIn("elbakaepsnu", self.wait_agree("lobby"))
+        self.assertFalse(self.on_disk("unspeakable"))
+        self.assertTrue(self.on_disk("harmless"))
+
+    def test_addresses(self):
+        """In the segments alone, and only if asked for; never shown to anybody."""
+        for asked in (False, True):
+            with self.broker(log="addresses = yes\n" if asked else "") as broker:
+                with LineClient(broker, "ana") as ana, LineClient(broker, "bob", "unix") as bob:
+                    for client in (ana, bob):
+                        client.send(f"hello from {client.nick}, {asked}")
+                        client.sync()
+                    ana.send("/topic hello")
+                    ana.send("/history 10")
+                    ana.sync()
+                    self.wait_agree("lobby")
+                    for client in (ana, bob):
+                        self.assertNotIn("127.0.0.1", "\n".join(client.transcript))
+                        self.assertNotIn(".address", "\n".join(client.transcript))
+            found = self.on_disk("127.0.0.1 port") + self.on_disk(".address")
+            self.assertEqual({path.suffix for path in found}, {".segment"} if asked else set())
+        tags = [json.loads(line)["tags"] for line in self.roda_log("export").splitlines()]
+        ana = r'\[\["\.address", "127\.0\.0\.1 port \d+"\]\]'
+        bob = r'\[\["\.address", "unix uid \d+"\]\]'
+        self.assertRegex(json.dumps(tags), rf"^\[\[\], \[\], \[\], {ana}, {bob}, {ana}\]$")
+
+    def private(self):
+        """All lines of ana and bia, one behind the other, from all of the folders they have."""
+        return "".join(self.written(path.name) for path in sorted(self.text.glob("%40ana%2cbia*")))
+
+    def wait_private(self, count):
+        wait_until(lambda: self.private().count("\n") >= count, f"{count} lines")
+        lines = self.private().splitlines()
+        self.assertEqual(sorted(lines), sorted(self.exported("@ana,bia").splitlines()))
+        self.assertEqual(len(lines), count)
+        return self.fields("\n".join(sorted(lines, key=lambda line: line.split(" ")[1])))
+
     def test_private(self):
-        for workers in (1, 3):
+        for round, workers in enumerate((1, 3), 1):
             with self.broker(workers, log="private = yes\n") as broker:
                 with LineClient(broker, "Ana") as ana, LineClient(broker, "bia", "unix") as bia:
                     ana.send("/msg bia between us")
                     ana.sync()
                     bia.send("/msg ana and us alone")
                     bia.sync()
-                    wait_until(
-                        lambda: self.written("%40ana%2cbia").count("\n") == (2 if workers == 1 else 4),
-                        "both lines",
-                    )
-        lines = self.fields(self.written("%40ana%2cbia"))
+                    lines = self.wait_private(2 * round)
         self.assertEqual({line[2] for line in lines}, {"@ana,bia"})
         self.assertEqual([line[3] for line in lines[:2]], ["Ana", "bia"])
         self.assertEqual([line[7] for line in lines[:2]], ["between us", "and us alone"])
-        log = self.exported("@ana,bia")
-        self.assertEqual(sorted(log.splitlines()), sorted(self.written("%40ana%2cbia").splitlines()))
+
+    def test_private_people_come_again(self):
+        """Who comes again is another person with the same nick, and their home another worker."""
+        rounds, expected = 12, []
+        for sync in ("always", "interval"):
+            broker = self.broker(4, log=f"private = yes\nsync = {sync}\n")
+            try:
+                wait_until(lambda: not self.marks(), "all repairs are done")
+                with LineClient(broker, "bia", "unix") as bia:
+                    for count in range(rounds):
+                        with LineClient(broker, "ana", "unix") as ana:
+                            for line in range(3):
+                                ana.send(f"/msg bia {count} {line} " + "x" * self.random.randint(0, 40))
+                                ana.sync()
+                                bia.send(f"/msg ana {count} {line}")
+                                bia.sync()
+                                expected += [("ana", f"{count} {line}"), ("bia", f"{count} {line}")]
+                            ana.send("/quit")
+                            ana.rest()
+                        bia.expect(r"^\* ana (quit|left)")
+                lines = self.wait_private(len(expected))
+                said = [(line[3], line[7].rstrip("x ")) for line in lines]
+                self.assertEqual(sorted(said), sorted(expected))
+            finally:
+                broker.kill()
 
     # ---- crashes ------------------------------------------------------------------------------------
 
@@ -340,7 +420,13 @@ class TextLog(unittest.TestCase):
                     self.check_all(broker)
                 # else it is killed again while it may still be repairing
                 most = self.random.randint(1, scaled(8000, 800))
-                self.talk(broker, lambda received, most=most: received >= most, count)
+                # What was said in the last milliseconds may be lost: that must not be all.
+                until = time.monotonic() + (0 if count else 0.5)
+                self.talk(
+                    broker,
+                    lambda received, most=most, until=until: received >= most and time.monotonic() > until,
+                    count,
+                )
             finally:
                 broker.kill()
             if self.random.random() < 0.3:
@@ -387,6 +473,46 @@ class TextLog(unittest.TestCase):
         except BaseException:
             print(f"\nrepeat with RODA_TEXT_SEED={SEED} ({BUILD_KIND})", flush=True)
             raise
+
+    def test_read_while_written(self):
+        """roda-log on a busy broker's files, through many segments: whole, and without a gap."""
+        least = scaled(12, 4)  # megabytes, one to a segment
+        with self.broker(log="segment_bytes = 1M\nsync = interval\n") as broker:
+            ended = threading.Event()
+            addresses = [broker.connect("unix") for _ in range(2)]
+
+            def talk():
+                with Pump() as pump:
+                    peers = [pump.add(connection, f"p{i}") for i, connection in enumerate(addresses)]
+                    for peer in peers:
+                        pump.send(peer, f"/nick {peer.name}\n".encode())
+                    while not ended.is_set():
+                        for peer in peers:
+                            if len(peer.unsent) < 50000:
+                                pump.send(peer, b"x" * 900 + b"\n")
+                        pump.step(0.5)
+
+            followed = self.folder / "followed"
+            command = [RODA_LOG, "-d", f"{self.folder}/log", "export", "-f", "--format", "text"]
+            with followed.open("wb") as output:
+                follower = subprocess.Popen(command, stdout=output)
+            self.addCleanup(follower.wait)
+            self.addCleanup(follower.kill)
+            talking = threading.Thread(target=talk)
+            talking.start()
+            try:
+                looks = 0
+                while sum(path.stat().st_size for path in (self.folder / "log").iterdir()) < least << 20 or looks < 3:
+                    self.roda_log("verify")
+                    numbers = [int(line.split(" ", 1)[0]) for line in self.exported("lobby").splitlines()]
+                    self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+                    looks += 1
+            finally:
+                ended.set()
+                talking.join()
+            wait_until(lambda: followed.read_text() == self.exported("lobby"), "the follower has all", every_s=0.2)
+            follower.send_signal(signal.SIGTERM)
+            self.assertEqual(follower.wait(PATIENCE_S), 0)
 
     def test_good_ends(self):
         """An end in order leaves whole files, and nothing to repair."""

@@ -3,6 +3,7 @@
 
 import json
 import os
+import pty
 import random
 import re
 import select
@@ -121,6 +122,28 @@ class Print(Case):
         run = subprocess.run([TOOL, "-d", self.folder], capture_output=True, timeout=20, check=False)
         self.assertEqual((run.returncode, run.stdout), (0, b""))
         self.assertIn(b"no segment", run.stderr)
+
+    def test_a_segment_that_is_full_before_it_is_read(self):
+        """The broker writes on, and into the next segment, while the first is being read."""
+        log = Partition(self.folder, segment_bytes=16 << 20)
+        expected = []
+
+        def say(text, padding=""):
+            expected.append(text)
+            log.say("lobby", f"{padding} {text}", T0 + len(expected))
+
+        for i in range(40):
+            say(f"old{i}", "x" * 60000)
+        following = log.path(log.base + log.segment_bytes)
+        following.write_bytes(log_format.header(3, log.base + log.segment_bytes, log.segment_bytes))
+        with subprocess.Popen([TOOL, "-d", self.folder], stdout=subprocess.PIPE) as process:
+            lines = [process.stdout.readline()]  # it has begun, and waits for its reader
+            say("as well", "x" * 60000)
+            log.begin()
+            say("new")
+            lines += process.stdout.readlines()
+        self.assertEqual([line.decode().split(": ", 1)[1].split(" ", 1)[1].strip() for line in lines], expected)
+        self.assertEqual(process.returncode, 0)
 
     def test_other_files_are_passed_over(self):
         Partition(self.folder).say("lobby", "oi", T0)
@@ -498,6 +521,17 @@ class Verify(Case):
         log.say("lobby", "one", T0)
         self.expect(log, "behind the record of the broker's end")
 
+    def test_a_name_is_escaped(self):
+        log = Partition(self.folder)
+        log.say("\x1b]0;x\x07\x1b[2J\u202e", "one", T0, folded="evil")
+        log.rooms["evil"]["count"] += 1
+        log.rooms["evil"]["trees"] = [(64, 1, T0, 1)] * 2
+        log.begin()
+        log.say("\x1b]0;x\x07\x1b[2J\u202e", "two", T0 - 1, folded="evil")
+        told = self.run_tool("verify", status=1)
+        self.assertEqual(told.count(r"room \x1b]0;x\x07\x1b[2J\xe2\x80\xae: "), 2)
+        self.assertFalse(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told))
+
     def test_an_unknown_type_is_damage(self):
         log = Partition(self.folder)
         log.say("lobby", "one", T0)
@@ -549,6 +583,18 @@ class Follow(Case):
             log.say("lobby", f"m{i}", T0 + i)
             self.expect(process, [f"m{i}"])
         self.finish(process)
+
+    def test_the_end_comes_before_all_is_shown(self):
+        log = Partition(self.folder, segment_bytes=16 << 20)
+        for i in range(60):
+            log.say("lobby", "x" * 60000, T0 + i)
+        process = self.start()
+        lines = [process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        lines += process.stdout.readlines()
+        self.assertLess(len(lines), 40)
+        self.assertTrue(all(len(line) > 60000 and line.endswith(b"\n") for line in lines))
+        self.assertEqual(process.wait(20), 0)
 
     def test_half_a_record(self):
         log = Partition(self.folder)
@@ -767,6 +813,32 @@ class Status(Case):
         self.assertIn("3000 messages", self.errors)
         self.run_tool("verify", "--progress")
         self.assertIn("100 % of", self.errors)
+
+    def test_progress_on_a_terminal(self):
+        """What takes longer than two seconds tells how far it is, but not into a stream of messages."""
+        log = Partition(self.folder)
+        for i in range(3000):
+            log.say("lobby", f"m{i}", T0 + i)
+        slow = self.folder / "00-0000000000000000.segment"
+        os.mkfifo(slow)  # opening it waits for a writer; then it is empty
+        for command, shown in (("verify", True), ("stats", True), ("print", False)):
+            terminal, end = pty.openpty()
+            with self.subTest(command), os.fdopen(terminal, "rb", 0) as terminal:
+                process = subprocess.Popen([TOOL, "-d", self.folder, command], stdout=end, stderr=end)
+                os.close(end)
+                time.sleep(2.1)
+                writer = os.open(slow, os.O_RDWR)
+                told = b""
+                try:
+                    while data := terminal.read(65536):
+                        told += data
+                except OSError:  # nobody has the other end any more
+                    pass
+                self.assertEqual(process.wait(20), 0, told)
+                os.close(writer)
+                self.assertEqual(b" % of" in told, shown, told)
+                if shown:
+                    self.assertRegex(told, rb"\r\x1b\[K[^\r]*messages")
 
 
 class Document(Case):

@@ -9,6 +9,7 @@
 
 #include "moment.h"
 #include "program.h"
+#include "progress.h"
 
 /*
  * roda-log: reads the segments of the plugin "log", of a broker that runs or of one that does not.
@@ -85,6 +86,7 @@ static const struct option options[] = {
 static void vtell(const char *fmt, va_list args) __attribute__((format(printf, 1, 0)));
 static void vtell(const char *fmt, va_list args)
 {
+    progress_hide();
     (void)fflush(stdout);
     (void)fputs("roda-log: ", stderr);
     (void)vfprintf(stderr, fmt, args);

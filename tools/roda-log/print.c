@@ -47,7 +47,7 @@ static void show_all(struct merge *merge, struct progress *progress, show_fn *sh
 {
     const struct reader *r;
 
-    while (!ferror(stdout) && (r = merge_next(merge))) {
+    while (!ferror(stdout) && !watch_has_ended() && (r = merge_next(merge))) {
         show(stdout, r);
         progress_step(progress, merge_bytes_read(merge), merge->messages);
     }
@@ -79,7 +79,7 @@ static void run(struct task *task, show_fn *show)
     if (task->follow)
         watch_begin(&watch, task->directory);
     merge_init(&merge, task);
-    progress_begin(&progress, task->progress, merge.total_bytes);
+    progress_begin(&progress, task->progress, 1, merge.total_bytes);
     show_all(&merge, &progress, show);
     progress_end(&progress);
     if (task->follow)

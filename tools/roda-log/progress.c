@@ -11,6 +11,8 @@
  */
 enum { CALLS_BETWEEN_LOOKS = 1024, PATIENCE_MS = 2000, PAUSE_MS = 500 };
 
+static int on_screen; /* a line that is to be written over */
+
 static int64_t now_ms(void)
 {
     struct timespec now;
@@ -27,12 +29,19 @@ static void show(struct progress *p)
     (void)fprintf(stderr, "%sroda-log: %3u %% of %.1f MB, %" PRIu64 " messages%s",
                   p->mode == 1 ? "\r" : "", (unsigned)(100.0 * (double)done / (double)total),
                   (double)p->total_bytes / 1e6, p->messages, p->mode == 1 ? "\033[K" : "\n");
-    p->shown = 1;
+    on_screen = p->mode == 1;
 }
 
-void progress_begin(struct progress *p, int forced, uint64_t total_bytes)
+void progress_hide(void)
 {
-    int is_watched = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO);
+    if (on_screen)
+        (void)fputs("\r\033[K", stderr);
+    on_screen = 0;
+}
+
+void progress_begin(struct progress *p, int forced, int is_stream, uint64_t total_bytes)
+{
+    int is_watched = isatty(STDERR_FILENO) && !(is_stream && isatty(STDOUT_FILENO));
 
     *p = (struct progress){.mode = forced ? 2 : is_watched ? 1 : 0, .total_bytes = total_bytes};
     p->begun_ms = p->told_ms = now_ms();
@@ -62,7 +71,6 @@ void progress_end(struct progress *p)
     if (p->mode == 2) {
         p->done_bytes = p->total_bytes;
         show(p);
-    } else if (p->shown) {
-        (void)fputs("\r\033[K", stderr);
     }
+    progress_hide();
 }

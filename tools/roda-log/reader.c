@@ -224,7 +224,7 @@ static void leave(struct reader *r)
     r->before = r->header;
     r->before_fine = r->header_fine;
     r->state = CLOSED;
-    r->waited = 0;
+    r->waited = r->cut_told = 0;
     r->at++;
 }
 
@@ -344,6 +344,18 @@ static int has_grown(struct reader *r)
     return !window_refresh(&r->window) && r->window.size != size;
 }
 
+/* The newest segment may have become an older one while it was read: what was written to it since
+ * then belongs before the next one. A segment begins when all of the one before it is written. */
+static int has_more(struct reader *r)
+{
+    uint64_t size = r->window.size;
+
+    if (r->follow || r->at + 1 != r->begun || r->begun == r->n_segments || !has_begun(r, r->begun))
+        return 0;
+    r->begun++;
+    return !window_refresh(&r->window) && r->window.size != size;
+}
+
 /* 0: read on; 1: *ret_step is to be told; 2: the rest is being written. */
 static int behind_damage(struct reader *r, int cut, enum reader_step *ret_step)
 {
@@ -351,7 +363,7 @@ static int behind_damage(struct reader *r, int cut, enum reader_step *ret_step)
     enum scan_rest rest = SCAN_DAMAGED;
     int error;
 
-    if (cut && has_grown(r))
+    if (cut && (has_grown(r) || has_more(r)))
         return 0;
     error = scan_search(&r->window, from + 1, &to);
     if (!error && to == r->window.size && may_grow(r))
@@ -361,11 +373,12 @@ static int behind_damage(struct reader *r, int cut, enum reader_step *ret_step)
         leave(r);
         return 1;
     }
-    if (rest == SCAN_CUT && r->follow)
+    if (rest == SCAN_CUT && (r->follow || r->cut_told))
         return 2;
     if (rest == SCAN_CUT) {
+        r->cut_told = 1;
         r->damage_from = from;
-        r->damage_to = r->offset = to;
+        r->damage_to = to;
         *ret_step = READER_CUT;
         return 1;
     }
@@ -389,7 +402,7 @@ static int read_record(struct reader *r, enum reader_step *ret_step)
         return 1;
     }
     if (error == -ENODATA)
-        return 2;
+        return has_more(r) ? 0 : 2;
     if (error == -EAGAIN || error == -EILSEQ)
         return behind_damage(r, error == -EAGAIN, ret_step);
     *ret_step = failed(r, error);

@@ -41,7 +41,7 @@ struct reader {
     struct refusals refusals;
     struct log_header header, before;
     int state; /* reader.c */
-    int header_fine, before_fine, waited;
+    int header_fine, before_fine, waited, cut_told;
     uint64_t offset, damages;
 
     struct room **chains;

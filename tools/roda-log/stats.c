@@ -161,7 +161,7 @@ void run_stats(struct task *task)
     struct progress progress;
     size_t n_readers = 0;
 
-    progress_begin(&progress, task->progress, folder->bytes);
+    progress_begin(&progress, task->progress, 0, folder->bytes);
     for (size_t i = 0, n; i < folder->n; i += n) {
         struct reader *r = &readers[n_readers++];
 

@@ -7,6 +7,7 @@
 #include "program.h"
 #include "progress.h"
 #include "reader.h"
+#include "show.h"
 
 /*
  * Reads every byte and holds it against what the format promises. The reader finds what is no
@@ -56,6 +57,7 @@ static void found(struct verify *v, const struct reader *r, uint64_t offset, con
     v->findings++;
     if (v->task->status < STATUS_DAMAGED)
         v->task->status = STATUS_DAMAGED;
+    progress_hide();
     (void)printf("%s: offset %" PRIu64 ": ", r->file, offset);
     va_start(args, fmt);
     (void)vprintf(fmt, args);
@@ -65,6 +67,19 @@ static void found(struct verify *v, const struct reader *r, uint64_t offset, con
 
 /* Something is wrong with a record whose checksum is right. */
 #define FOUND(...) found(v, r, r->record_offset, __VA_ARGS__)
+
+/* A room's name for a terminal: who made these files may be anybody. */
+static const char *shown(struct roda_str name)
+{
+    static char text[LOG_NAME_MAX * 4 + 1];
+    FILE *to = fmemopen(text, sizeof(text), "w");
+
+    if (!to)
+        return "?";
+    show_text(to, name, 1);
+    (void)fclose(to);
+    return text;
+}
 
 /* ---- chains ----------------------------------------------------------------------------- */
 
@@ -108,13 +123,11 @@ static void compare_room(struct verify *v, const struct reader *r, const struct 
     if (chain->has_refused && is_at(&chain->kept, record))
         state = &chain->kept;
     if (!is_at(state, record))
-        FOUND("room %.*s: %" PRIu64 " messages up to number %" PRIu64
+        FOUND("room %s: %" PRIu64 " messages up to number %" PRIu64
               ", but before this there are %" PRIu64 " up to %" PRIu64,
-              (int)record->name.len, record->name.ptr, record->count, record->kept, state->count,
-              state->last);
+              shown(record->name), record->count, record->kept, state->count, state->last);
     else if (!same_trees(state, record))
-        FOUND("room %.*s: its chain is not the one before this", (int)record->name.len,
-              record->name.ptr);
+        FOUND("room %s: its chain is not the one before this", shown(record->name));
 }
 
 static void check_room(struct verify *v, struct reader *r)
@@ -128,8 +141,7 @@ static void check_room(struct verify *v, struct reader *r)
         compare_room(v, r, chain);
     if (record->count &&
         (record->trees[0].root >= r->position || record->trees[0].number != record->kept))
-        FOUND("room %.*s: its chain does not end with its last message", (int)record->name.len,
-              record->name.ptr);
+        FOUND("room %s: its chain does not end with its last message", shown(record->name));
     if (!is_at(&chain->state, record))
         chain->has_refused = 0;
     chain->is_known = 1;
@@ -201,8 +213,7 @@ static void check_message(struct verify *v, struct reader *r)
         chain->damages = r->damages;
     }
     if (what)
-        FOUND("message %" PRIu64 " of room %.*s: %s", m->number, (int)r->room->name.len,
-              r->room->name.ptr, what);
+        FOUND("message %" PRIu64 " of room %s: %s", m->number, shown(r->room->name), what);
     chain->state.last = m->number;
     chain->state.time_ns = m->time_ns;
 }
@@ -243,6 +254,14 @@ static void check_record(struct verify *v, struct reader *r)
     check_message(v, r);
 }
 
+static void tell_cut(const struct reader *r)
+{
+    progress_hide();
+    (void)printf("%s: offset %" PRIu64 ": %" PRIu64 " bytes of a record that is being written, or "
+                 "was when the broker was killed: no damage\n",
+                 r->file, r->damage_from, r->damage_to - r->damage_from);
+}
+
 static void check_partition(struct verify *v, struct reader *r)
 {
     enum reader_step step;
@@ -255,9 +274,7 @@ static void check_partition(struct verify *v, struct reader *r)
             found(v, r, r->damage_from, "%" PRIu64 " bytes damaged: %s",
                   r->damage_to - r->damage_from, r->damage);
         else if (step == READER_CUT)
-            (void)printf("%s: offset %" PRIu64 ": %" PRIu64 " bytes of a record that is being "
-                         "written, or was when the broker was killed: no damage\n",
-                         r->file, r->damage_from, r->damage_to - r->damage_from);
+            tell_cut(r);
         else
             task_failed(v->task, "%s/%s: %s", v->task->directory, r->file, reader_error(r->error));
         progress_step(&v->progress, v->read_bytes + r->bytes_read, v->messages);
@@ -271,7 +288,7 @@ void run_verify(struct task *task)
     const struct folder *folder = &task->folder;
     struct verify v = {.task = task};
 
-    progress_begin(&v.progress, task->progress, folder->bytes);
+    progress_begin(&v.progress, task->progress, 0, folder->bytes);
     for (size_t i = 0, n; i < folder->n; i += n) {
         struct reader r;
 

@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 /*
- * The signals are blocked but while ppoll() waits, so none is lost between a look at the files and
- * the wait. inotify says when to look; it says nothing about network file systems, and it may be
+ * The signals are blocked between the look at what they say and ppoll(), which lets them in again,
+ * so none is lost in between; at other times they are let in, since showing a long log takes long.
+ * inotify says when to look; it says nothing about network file systems, and it may be
  * out of watches, so a look is taken without it too: every 200 ms if it is not there, every second
  * if it is. After each event there is a short pause, so that a busy broker is followed in batches.
  */
@@ -28,15 +29,10 @@ static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 
 void watch_begin(struct watch *w, const char *directory)
 {
-    struct sigaction action = {.sa_handler = on_signal};
-    sigset_t blocked;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
-    (void)sigemptyset(&blocked);
-    for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
-        (void)sigaddset(&blocked, signals[i]);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
         (void)sigaction(signals[i], &action, NULL);
-    }
-    (void)sigprocmask(SIG_BLOCK, &blocked, NULL);
     w->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (w->inotify >= 0 &&
         inotify_add_watch(w->inotify, directory, IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0)
@@ -58,19 +54,27 @@ static void forget_events(const struct watch *w)
         continue;
 }
 
+int watch_has_ended(void)
+{
+    return ended;
+}
+
 int watch_wait(struct watch *w)
 {
     const struct timespec batch = {0, BATCH_NS};
     int pause_ms = w->inotify < 0 ? WITHOUT_EVENTS_MS : WITH_EVENTS_MS;
     struct timespec pause = {pause_ms / 1000, pause_ms % 1000 * 1000000L};
     struct pollfd fd = {.fd = w->inotify, .events = POLLIN};
-    sigset_t mask;
-    int n;
+    sigset_t blocked, before;
+    int n = 0;
 
-    (void)sigprocmask(SIG_SETMASK, NULL, &mask);
+    (void)sigemptyset(&blocked);
     for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-        (void)sigdelset(&mask, signals[i]);
-    n = ppoll(&fd, w->inotify < 0 ? 0 : 1, &pause, &mask);
+        (void)sigaddset(&blocked, signals[i]);
+    (void)sigprocmask(SIG_BLOCK, &blocked, &before);
+    if (!ended)
+        n = ppoll(&fd, w->inotify < 0 ? 0 : 1, &pause, &before);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
     if (ended)
         return 0;
     if (n > 0) {

@@ -16,11 +16,15 @@
 
 extern const struct roda_plugin log_plugin, rooms_plugin;
 
+enum { SEGMENT_BYTES = 16 << 20, HOUR_MS = 3600000, DAY_MS = 24 * HOUR_MS };
+
 static struct testhost *host;
+static unsigned segment_bytes; /* as the conf says */
 
 static int begin(void **state)
 {
     (void)state;
+    segment_bytes = SEGMENT_BYTES;
     host = NULL; /* one that a failed test left stays as it is */
     return 0;
 }
@@ -286,7 +290,7 @@ static void without_memory_healing_is_tried_again(void **state)
 
 /* ---- starts ----------------------------------------------------------------------------- */
 
-enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS, SEGMENT_BYTES = 16 << 20 };
+enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS };
 static struct {
     char path[80];
     char *bytes;
@@ -298,7 +302,7 @@ static void take_disk(void)
     for (unsigned i = 0; i < FILES; i++) {
         const char *bytes;
         (void)snprintf(disk[i].path, sizeof(disk[i].path), "/log/%02u-%016x.segment", i / SEGMENTS,
-                       i % SEGMENTS * SEGMENT_BYTES);
+                       i % SEGMENTS * segment_bytes);
         bytes = testhost_file_get(host, disk[i].path, &disk[i].len);
         free(disk[i].bytes);
         disk[i].bytes = NULL;
@@ -313,6 +317,8 @@ static void take_disk(void)
 /* Another broker on the same files: as they are after a clean end, or (crash) in the middle. */
 static void restart(uint32_t workers, const char *conf, bool crash)
 {
+    int64_t time_ns = roda_time_ns(testhost_ctx(host, "log", 0));
+
     if (crash)
         take_disk();
     assert_int_equal(testhost_stop(host), 0);
@@ -320,6 +326,7 @@ static void restart(uint32_t workers, const char *conf, bool crash)
         take_disk();
     testhost_free(host);
     host = testhost_new(workers);
+    testhost_set_time_ns(host, time_ns);
     for (unsigned i = 0; i < FILES; i++)
         if (disk[i].bytes)
             testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
@@ -547,7 +554,6 @@ static bool has_segment(const char *room, uint64_t base)
 /* What was said in a room goes when its time has come, though nothing is said any more. */
 static void silence_does_not_keep_what_is_too_old(void **state)
 {
-    enum { HOUR_MS = 3600000 };
     static const char conf[] = "directory = /log\nsync = never\nsegment_age = 1h\nkeep = 10h\n";
     struct testhost_conn *ana;
     int64_t now_ns;
@@ -573,6 +579,70 @@ static void silence_does_not_keep_what_is_too_old(void **state)
     testhost_advance_ms(host, HOUR_MS * 3);
     assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS);
     assert_true(has_segment("lobby", UINT64_C(2) * SEGMENT_BYTES));
+    stop();
+}
+
+/* ---- retention -------------------------------------------------------------------------- */
+
+static void pass_ms(uint64_t ms)
+{
+    for (; ms >= HOUR_MS; ms -= HOUR_MS)
+        testhost_advance_ms(host, HOUR_MS);
+}
+
+/* In which segment of its partition a text stands; -1: in none. */
+static int segment_with(const char *text)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        char path[80];
+        size_t len;
+        (void)snprintf(path, sizeof(path), "/log/%02u-%016x.segment", i / SEGMENTS,
+                       i % SEGMENTS * segment_bytes);
+        const char *bytes = testhost_file_get(host, path, &len);
+        if (bytes && memmem(bytes, len, text, strlen(text)))
+            return (int)(i % SEGMENTS);
+    }
+    return -1;
+}
+
+/* A segment is prepared when the one before it is half full; that one's other half may come much
+ * later. */
+static void a_segment_s_age_is_that_of_its_newest_record(void **state)
+{
+    enum { BYTES = 3500, HALF = 160 };
+    static const char conf[] = "directory = /log\nsegment_bytes = 1M\nsegment_age = 0\nkeep = 2d\n";
+    static char long_text[BYTES];
+    struct testhost_conn *ana;
+
+    (void)state;
+    segment_bytes = 1 << 20;
+    start(1, conf);
+    ana = enter(0, "ana");
+    memset(long_text, 'x', BYTES - 1);
+    for (unsigned i = 0; i < HALF; i++) {
+        char line[BYTES + 32];
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%s\n", long_text);
+        testhost_input(ana, line);
+        assert_true(testhost_run(host));
+    }
+    pass_ms(5 * DAY_MS);
+    say(ana, "lobby", "five days later");
+    assert_true(testhost_run(host));
+    assert_int_equal(segment_with("five days later"), 0);
+    for (unsigned i = 0; i < HALF; i++) {
+        char line[BYTES + 32];
+        (void)snprintf(line, sizeof(line), "TEXT|lobby||%s\n", long_text);
+        testhost_input(ana, line);
+        testhost_advance_ms(host, 10);
+    }
+    assert_int_equal(testhost_metric(host, "log", "log_segments"), RODA_PARTITIONS + 1);
+    pass_ms(DAY_MS);
+    assert_int_equal(segment_with("five days later"), 0);
+    restart(1, conf, true); /* the files say it as well */
+    pass_ms(HOUR_MS);
+    assert_int_equal(segment_with("five days later"), 0);
+    pass_ms(2 * DAY_MS);
+    assert_int_equal(segment_with("five days later"), -1);
     stop();
 }
 
@@ -644,6 +714,7 @@ int main(void)
         TEST(a_new_room_does_not_reach_beyond_its_segment),
         TEST(no_end_is_claimed_before_the_last_segment_is_on_disk),
         TEST(silence_does_not_keep_what_is_too_old),
+        TEST(a_segment_s_age_is_that_of_its_newest_record),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };
 

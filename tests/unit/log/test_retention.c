@@ -212,6 +212,30 @@ static void by_age(void **state)
     end();
 }
 
+/* What a clock that was wrong for a while has written into headers. */
+static void a_wrong_clock(void **state)
+{
+    (void)state;
+    begin(1, "keep = 7d\n");
+    add(5, 1, 100, 40 * DAY);
+    add(5, 2, 100, -3000 * DAY); /* it was ahead: nothing can have begun then */
+    add(5, 3, 100, -3000 * DAY);
+    add(5, 4, 100, 9 * DAY);
+    add(5, 5, 100, DAY);
+    step(5);
+    assert_int_equal(partitions[5]->segments[0].base, 4);
+    add(6, 1, 100, 2 * DAY);
+    add(6, 2, 100, 20000 * DAY); /* it was behind: that says nothing about what was before */
+    add(6, 3, 100, DAY);
+    step(6);
+    assert_int_equal(partitions[6]->segments[0].base, 1);
+    testhost_set_time_ns(host, now_ns() + 6 * DAY);
+    step(6);
+    assert_int_equal(partitions[6]->segments[0].base, 2);
+    assert_int_equal(partitions[6]->n_segments, 2);
+    end();
+}
+
 static void never_the_tail(void **state)
 {
     (void)state;
@@ -406,17 +430,12 @@ static void text_files_for_ever(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(for_ever),
-        cmocka_unit_test(by_age),
-        cmocka_unit_test(never_the_tail),
-        cmocka_unit_test(by_bytes),
-        cmocka_unit_test(not_before_the_snapshot),
-        cmocka_unit_test(readers_keep_it),
-        cmocka_unit_test(a_partition_that_breaks),
-        cmocka_unit_test(memory_runs_out),
-        cmocka_unit_test(stopped_in_between),
-        cmocka_unit_test(text_files),
-        cmocka_unit_test(text_files_for_ever),
+        cmocka_unit_test(for_ever),        cmocka_unit_test(by_age),
+        cmocka_unit_test(a_wrong_clock),   cmocka_unit_test(never_the_tail),
+        cmocka_unit_test(by_bytes),        cmocka_unit_test(not_before_the_snapshot),
+        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_partition_that_breaks),
+        cmocka_unit_test(memory_runs_out), cmocka_unit_test(stopped_in_between),
+        cmocka_unit_test(text_files),      cmocka_unit_test(text_files_for_ever),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

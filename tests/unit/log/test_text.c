@@ -235,7 +235,7 @@ static struct partition *partition_of(const char *room)
 {
     struct roda_str folded = str(room);
 
-    return log_state_of(ctx())->partitions[*room == '@' ? 3 : roda_room_partition(folded)];
+    return log_state_of(ctx())->partitions[roda_room_partition(folded)];
 }
 
 static void start(const char *conf)
@@ -394,7 +394,7 @@ static void show(const struct said *s)
                            .subject = RODA_STR(""),
                            .text = str(s->text)};
 
-    text_message(ctx(), str(s->folded), &msg);
+    text_message(partition_of(s->folded), str(s->folded), &msg);
 }
 
 static void say(const char *room, const char *words)
@@ -911,22 +911,29 @@ static void excluded_rooms_are_left_alone(void **state)
 /* More than the window: the front is taken as it is. */
 static void a_large_file(void **state)
 {
-    char *words = long_text(5000);
+    static const struct {
+        const char *room;
+        int n;
+        size_t bytes, least;
+    } files[] = {{"lobby", 1000, 5000, 4u << 20}, {"@ana,bia", 220, 50000, 10u << 20}};
 
     (void)state;
-    begin(NULL);
-    for (int i = 0; i < 1000; i++)
-        (void)keep("lobby", 0, text_day_start_ns(DAY) + i + 1, words);
-    size_t len;
-    char *lines = lines_of("lobby", DAY, &len);
-    assert_true(len > (4u << 20));
-    put("lobby", DAY, lines, len - 100000);
-    repair_all();
-    testhost_advance_ms(host, 5000);
-    assert_true(agrees("lobby", DAY));
-    free(lines);
-    free(words);
-    end();
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+        char *words = long_text(files[f].bytes);
+        begin(NULL);
+        for (int i = 0; i < files[f].n; i++)
+            (void)keep(files[f].room, 0, text_day_start_ns(DAY) + i + 1, words);
+        size_t len;
+        char *lines = lines_of(files[f].room, DAY, &len);
+        assert_true(len > files[f].least);
+        put(files[f].room, DAY, lines, len - 100000);
+        repair_all();
+        testhost_advance_ms(host, 5000);
+        assert_true(agrees(files[f].room, DAY));
+        free(lines);
+        free(words);
+        end();
+    }
 }
 
 /* ---- chance ------------------------------------------------------------------------------------
