@@ -54,6 +54,7 @@ struct commit {
     uint32_t advancing, again;
     struct roda_timer *retry, *interval; /* NULL: it does not run */
     struct place places[PLACES];
+    struct place other; /* of a name that has none there */
 };
 
 static struct commit *commit_of(const struct roda_ctx *x)
@@ -163,10 +164,11 @@ static struct place *place_slot(struct commit *c, struct roda_str name)
     return &c->places[(h ^ h >> 15) % PLACES];
 }
 
-/* ret->p NULL: not kept. ret->room NULL: not there, or memory is out. */
-static void find_place(struct roda_ctx *x, const struct roda_msg *msg, struct place *ret)
+/* p NULL: not kept. room NULL: not there, or memory is out. Good until the next call. */
+static const struct place *find_place(struct roda_ctx *x, const struct roda_msg *msg)
 {
     struct commit *c = commit_of(x);
+    struct place *ret = &c->other;
     char folded[2 * LOG_NAME_MAX];
     int direct = (msg->flags & RODA_MSG_DIRECT) != 0;
     struct place *slot = direct || msg->to.len > PLACE_NAME ? NULL : place_slot(c, msg->to);
@@ -174,28 +176,27 @@ static void find_place(struct roda_ctx *x, const struct roda_msg *msg, struct pl
     int n;
 
     if (slot && slot->valid && slot->len == msg->to.len &&
-        !memcmp(slot->name, msg->to.ptr, slot->len)) {
-        *ret = *slot;
-        return;
-    }
+        !memcmp(slot->name, msg->to.ptr, slot->len))
+        return slot;
     *ret = (struct place){.len = 0};
     if (direct && !log_conf_of(x)->private_messages)
-        return;
+        return ret;
     n = direct ? (int)private_name(msg, folded, sizeof(folded))
                : roda_text_fold(msg->to, folded, sizeof(folded));
     if (n <= 0)
-        return;
+        return ret;
     name = (struct roda_str){folded, (size_t)n};
     ret->choice = log_choice(log_conf_of(x), name);
     ret->p = ret->choice ? partition_of(x, name) : NULL;
     if (ret->p)
         ret->room = partition_room(ret->p, name, direct ? name : msg->to, 1);
     if (!slot || (ret->p && !ret->room))
-        return;
+        return ret;
     ret->valid = 1;
     ret->len = (uint32_t)msg->to.len;
     memcpy(ret->name, msg->to.ptr, ret->len);
     *slot = *ret;
+    return slot;
 }
 
 /* ---- the ring ------------------------------------------------------------------------------ */
@@ -271,6 +272,12 @@ static int keeps(const struct roda_msg *msg)
     return RODA_KIND_NUMBERED(msg->kind) && msg->number;
 }
 
+/* Up to that number the room is on disk, or soon will be. */
+static uint64_t sync_reaches(const struct log_room *room)
+{
+    return room->syncing > room->synced ? room->syncing : room->synced;
+}
+
 static int further_than_allowed(const struct log_room *room, uint64_t number)
 {
     return !room->known || number > room->synced + LOG_SKIP;
@@ -338,57 +345,57 @@ static int waits(struct commit *c, const struct log_room *room)
 
 roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
 {
-    struct place place;
+    const struct place *place;
 
     if (!RODA_KIND_NUMBERED(ev->msg->kind))
         return RODA_PASS;
-    find_place(x, ev->msg, &place);
-    if (!place.p || (place.room && !needs_disk(place.room, place.room->number + 1)))
+    place = find_place(x, ev->msg);
+    if (!place->p || (place->room && !needs_disk(place->room, place->room->number + 1)))
         return RODA_PASS;
-    if (place.room && place.p->state == PARTITION_READY && !commit_of(x)->lost)
+    if (place->room && place->p->state == PARTITION_READY && !commit_of(x)->lost)
         return RODA_PASS;
-    if (waits(commit_of(x), place.room))
+    if (waits(commit_of(x), place->room))
         return RODA_PASS; /* publish refuses it, in its turn */
-    if (!place.room) {
+    if (!place->room) {
         roda_count(x, LOG_REFUSED, 1);
         return roda_reject(ev, RODA_E_STORAGE, "not stored: out of memory; nothing was sent");
     }
     roda_count(x, LOG_REFUSED, 1);
     return roda_reject(ev, RODA_E_STORAGE, "not stored: %s; nothing was sent, try again later",
-                       place.p->error ? strerror(-place.p->error) : "the log is not open");
+                       place->p->error ? strerror(-place->p->error) : "the log is not open");
 }
 
 roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
 {
     struct roda_msg *msg = ev->msg;
-    struct place place;
+    const struct place *place;
     struct waiting what;
     int must;
     int64_t end;
 
     if (!keeps(msg))
         return RODA_PASS;
-    find_place(x, msg, &place);
-    if (!place.p)
+    place = find_place(x, msg);
+    if (!place->p)
         return RODA_PASS;
-    what = (struct waiting){.p = place.p, .room = place.room, .msg = msg};
-    if (!place.room) {
+    what = (struct waiting){.p = place->p, .room = place->room, .msg = msg};
+    if (!place->room) {
         what.ready = 1;
         what.result = -ENOMEM;
         return wait_with(x, what);
     }
-    what.number = partition_number(place.room, msg);
-    must = needs_disk(place.room, what.number);
-    if (place.room->number < what.number)
-        place.room->number = what.number;
-    if (place.p->state != PARTITION_READY) {
+    what.number = partition_number(place->room, msg);
+    must = needs_disk(place->room, what.number);
+    if (place->room->number < what.number)
+        place->room->number = what.number;
+    if (place->p->state != PARTITION_READY) {
         what.ready = 1;
-        what.result = place.p->error ? place.p->error : -EIO;
-        return must ? wait_with(x, what) : unlogged(x, place.room, msg);
+        what.result = place->p->error ? place->p->error : -EIO;
+        return must ? wait_with(x, what) : unlogged(x, place->room, msg);
     }
     if (must && !has_room(x))
         return lose(x); /* it is refused, so it must not be in the file */
-    end = place.p->waiting ? -ENOBUFS : partition_append(place.p, place.room, msg);
+    end = place->p->waiting ? -ENOBUFS : partition_append(place->p, place->room, msg);
     if (end == -ENOBUFS) {
         retry(x, commit_of(x));
         return wait_with(x, what);
@@ -396,18 +403,18 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     if (end < 0) {
         what.ready = 1;
         what.result = (int)end;
-        return must ? wait_with(x, what) : unlogged(x, place.room, msg);
+        return must ? wait_with(x, what) : unlogged(x, place->room, msg);
     }
     what.end = (uint64_t)end;
     if (must) {
         roda_verdict verdict = wait_with(x, what);
-        partition_want_sync(place.p);
+        partition_want_sync(place->p);
         return verdict;
     }
-    if (what.number > place.room->synced + LOG_SKIP / 2)
-        partition_want_sync(place.p);
+    if (what.number > sync_reaches(place->room) + LOG_SKIP / 2)
+        partition_want_sync(place->p);
     sync_in_time(x);
-    show(place.p, place.room, msg, what.number);
+    show(place->p, place->room, msg, what.number);
     return RODA_PASS;
 }
 
