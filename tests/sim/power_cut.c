@@ -8,11 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "whole_broker.h"
+
 #include "base/hash.h"
 #include "base/log.h"
-#include "bus/current.h"
-#include "conf/conf.h"
-#include "plugin/host.h"
 
 /*
  * The log under power cuts: the whole broker with rooms, line and log on the fake kernel, several
@@ -73,10 +72,7 @@ static void worker_step(struct world *w, struct worker *worker)
 {
     const char *violation;
 
-    sim_turn_begin(w->kernel, &worker->ring);
-    if (!worker_turn(worker, true))
-        w->worker_ended[worker->index] = true;
-    sim_turn_end(w->kernel, &worker->ring);
+    whole_broker_turn(w->kernel, worker);
     w->turns++;
     violation = sim_violation(w->kernel);
     if (violation)
@@ -96,11 +92,9 @@ static bool let_time_pass(struct world *w)
 /* One step: a worker with something to do, a client, or time. False: nothing can happen. */
 static bool step(struct world *w)
 {
-    uint32_t ready[8], n = 0;
+    uint32_t ready[WHOLE_BROKER_WORKERS_MAX];
+    uint32_t n = whole_broker_ready(w->kernel, w->broker, ready);
 
-    for (uint32_t i = 0; i < w->broker->n_workers; i++)
-        if (!w->worker_ended[i] && sim_ring_ready(w->kernel, &w->broker->workers[i].ring))
-            ready[n++] = i;
     if (n && sim_random(w->kernel, 3)) {
         worker_step(w, &w->broker->workers[ready[sim_random(w->kernel, n)]]);
         return true;
@@ -147,20 +141,10 @@ static bool is_read(struct world *w)
 
 static bool has_ended(struct world *w)
 {
-    for (uint32_t i = 0; i < w->broker->n_workers; i++)
-        if (!w->worker_ended[i])
-            return false;
-    return true;
+    return whole_broker_ended(w->broker);
 }
 
 /* ---- the broker ------------------------------------------------------------------------- */
-
-static void show_error(void *arg, enum conf_severity severity, const char *line)
-{
-    (void)arg;
-    (void)severity;
-    fprintf(stderr, "%s\n", line);
-}
 
 static void hear_log(void *arg, uint32_t level, const char *source, const char *text)
 {
@@ -195,45 +179,22 @@ static size_t draw_conf(struct world *w, char *text, size_t size)
 
 static bool start_broker(struct world *w)
 {
-    struct conf_defaults defaults = {.state_dir = "/tmp", .plugin_dir = getenv("RODA_PLUGIN_DIR")};
-    struct roda_conf_errors *errors = conf_errors_new();
-    struct conf *conf = NULL;
-    struct host *host = NULL;
-    char text[1024], problem[512] = "";
+    char text[1024];
     size_t n = draw_conf(w, text, sizeof text);
-    bool ok;
 
     if (w->loud)
         fprintf(stderr, "%s", text);
     w->broker = NULL;
     w->warnings = 0;
-    memset(w->worker_ended, 0, sizeof w->worker_ended);
-    ok = !conf_load_text("sim.conf", text, n, &defaults, errors, &conf) &&
-         !host_load(conf, errors, &host);
-    if (ok)
-        conf_check_leftovers(conf, errors);
-    ok = ok && !conf_errors_result(errors) &&
-         !broker_new(sim_system(w->kernel), conf, host, errors, &w->broker, problem,
-                     sizeof problem) &&
-         !broker_bind(w->broker, errors) &&
-         !broker_make_workers(w->broker, problem, sizeof problem);
-    conf_errors_each(errors, show_error, NULL);
-    conf_errors_free(errors);
-    for (uint32_t i = 0; ok && i < w->broker->n_workers; i++) {
-        struct worker *worker = &w->broker->workers[i];
-        sim_turn_begin(w->kernel, &worker->ring);
-        ok = !worker_enable(worker, problem, sizeof problem);
-        sim_turn_end(w->kernel, &worker->ring);
+    if (!whole_broker_new(w->kernel, text, n, &w->broker)) {
+        fail(w, "the broker does not start");
+        return false;
     }
-    if (!ok)
-        fail(w, "the broker does not start: %s", problem);
-    return ok && run_until(w, is_running, STEPS_TO_START, "the broker is ready");
+    return run_until(w, is_running, STEPS_TO_START, "the broker is ready");
 }
 
 static void stop_in_order(struct world *w)
 {
-    struct conf *conf = w->broker->conf;
-
     w->quiet = true;
     if (!run_until(w, is_calm, STEPS_AFTER, "everybody has every answer"))
         return;
@@ -241,9 +202,7 @@ static void stop_in_order(struct world *w)
     if (!run_until(w, has_ended, STEPS_AFTER, "the broker has stopped"))
         return;
     crowd_lost(w);
-    bus_set_current(NULL); /* the end is nobody's turn */
-    broker_free(w->broker);
-    conf_free(conf);
+    whole_broker_free(w->broker);
     book_stopped(w);
     files_check(w, true);
 }

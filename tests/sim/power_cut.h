@@ -78,7 +78,6 @@ struct world {
     enum scenario scenario;
     struct sim_kernel *kernel;
     struct broker *broker;
-    bool worker_ended[8];
     struct client clients[CLIENTS_MAX], reader;
     uint32_t n_clients, lives;
     uint8_t life; /* of the broker */

@@ -5,13 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernel.h"
+#include "whole_broker.h"
 
 #include "base/hash.h"
 #include "base/log.h"
-#include "conf/conf.h"
-#include "main/broker.h"
-#include "plugin/host.h"
 
 /*
  * The whole broker on the fake kernel: real workers, real plugins, a crowd of clients, one seed.
@@ -67,7 +64,6 @@ struct world {
     uint64_t seed;
     struct sim_kernel *kernel;
     struct broker *broker;
-    bool worker_ended[8];
     struct client clients[CLIENTS_MAX];
     uint32_t n_clients, lives;
     bool faults, ending;
@@ -366,10 +362,7 @@ static void check_worker(struct world *w, struct worker *worker)
 
 static void worker_step(struct world *w, struct worker *worker)
 {
-    sim_turn_begin(w->kernel, &worker->ring);
-    if (!worker_turn(worker, true))
-        w->worker_ended[worker->index] = true;
-    sim_turn_end(w->kernel, &worker->ring);
+    whole_broker_turn(w->kernel, worker);
     w->turns++;
     check_worker(w, worker);
     (void)sim_advance_to(w->kernel, sim_now_ns(w->kernel) + 1000 + sim_random(w->kernel, 5000));
@@ -378,11 +371,9 @@ static void worker_step(struct world *w, struct worker *worker)
 /* One step: a worker with something to do, a client, or time. False: nothing can happen. */
 static bool step(struct world *w)
 {
-    uint32_t ready[8], n = 0;
+    uint32_t ready[WHOLE_BROKER_WORKERS_MAX];
+    uint32_t n = whole_broker_ready(w->kernel, w->broker, ready);
 
-    for (uint32_t i = 0; i < w->broker->n_workers; i++)
-        if (!w->worker_ended[i] && sim_ring_ready(w->kernel, &w->broker->workers[i].ring))
-            ready[n++] = i;
     if (n && sim_random(w->kernel, 3)) {
         worker_step(w, &w->broker->workers[ready[sim_random(w->kernel, n)]]);
         return true;
@@ -471,20 +462,10 @@ static bool is_empty(struct world *w)
 
 static bool has_ended(struct world *w)
 {
-    for (uint32_t i = 0; i < w->broker->n_workers; i++)
-        if (!w->worker_ended[i])
-            return false;
-    return true;
+    return whole_broker_ended(w->broker);
 }
 
 /* ---- a run ------------------------------------------------------------------------------ */
-
-static void show_error(void *arg, enum conf_severity severity, const char *line)
-{
-    (void)arg;
-    (void)severity;
-    fprintf(stderr, "%s\n", line);
-}
 
 static void show_log(void *arg, uint32_t level, const char *source, const char *text)
 {
@@ -495,11 +476,7 @@ static void show_log(void *arg, uint32_t level, const char *source, const char *
 
 static bool start_broker(struct world *w)
 {
-    struct conf_defaults defaults = {.state_dir = "/tmp", .plugin_dir = getenv("RODA_PLUGIN_DIR")};
-    struct roda_conf_errors *errors = conf_errors_new();
-    struct conf *conf = NULL;
-    struct host *host = NULL;
-    char text[512], problem[512] = "";
+    char text[512];
     int n =
         snprintf(text, sizeof text,
                  "[core]\nworkers = %u\n[limits]\nmax_connections = 64\nsend_queue = %s\n"
@@ -507,30 +484,10 @@ static bool start_broker(struct world *w)
                  "protocol = line\n[plugin rooms]\npresence_up_to = %u\n[plugin line]\n",
                  (unsigned)(1 + sim_random(w->kernel, 3)), sim_random(w->kernel, 2) ? "256k" : "8k",
                  (unsigned)(sim_random(w->kernel, 2) ? 200 : 3));
-    bool ok;
 
-    ok = !conf_load_text("sim.conf", text, (size_t)n, &defaults, errors, &conf) &&
-         !host_load(conf, errors, &host);
-    if (ok)
-        conf_check_leftovers(conf, errors);
-    ok = ok && !conf_errors_result(errors) &&
-         !broker_new(sim_system(w->kernel), conf, host, errors, &w->broker, problem,
-                     sizeof problem) &&
-         !broker_bind(w->broker, errors) &&
-         !broker_make_workers(w->broker, problem, sizeof problem);
-    conf_errors_each(errors, show_error, NULL);
-    if (problem[0])
-        fprintf(stderr, "%s\n", problem);
-    conf_errors_free(errors);
-    for (uint32_t i = 0; ok && i < w->broker->n_workers; i++) {
-        struct worker *worker = &w->broker->workers[i];
-        sim_turn_begin(w->kernel, &worker->ring);
-        ok = !worker_enable(worker, problem, sizeof problem);
-        sim_turn_end(w->kernel, &worker->ring);
-    }
-    if (!ok)
-        fail(w, "the broker does not start: %s", problem);
-    return ok;
+    if (!whole_broker_new(w->kernel, text, (size_t)n, &w->broker))
+        fail(w, "the broker does not start");
+    return !w->failed;
 }
 
 static void leave_all(struct world *w)
@@ -571,9 +528,7 @@ static bool run(uint64_t seed, bool loud)
     }
     done = sim_faults_done(w->kernel);
     if (!w->failed) {
-        struct conf *conf = w->broker->conf;
-        broker_free(w->broker);
-        conf_free(conf);
+        whole_broker_free(w->broker);
         if (sim_descriptors(w->kernel))
             fail(w, "%u descriptors are left open", sim_descriptors(w->kernel));
         if (sim_violation(w->kernel))
