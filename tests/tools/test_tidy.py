@@ -36,6 +36,10 @@ BROKEN = {
     ),
     "model-comment": ({"core/base/a.c": "int a;\n"}, "model"),
     "built": ({"core/base/a.c": MODEL}, "meson.build"),
+    "units-built": (
+        {"tests/unit/a/test_b.c": MODEL, "tests/unit/meson.build": "rows = {'c': ['b']}\n"},
+        "behind 'a'",
+    ),
     "file-names": ({"core/base/net_utils.c": MODEL}, "inside"),
     "banned-calls": ({"core/base/a.c": MODEL + "int b(void) { return atoi(c); }\n"}, "strtol"),
     "memory-calls": ({"plugins/p/p.c": MODEL + "void *a(void) { return malloc(1); }\n"}, "malloc"),
