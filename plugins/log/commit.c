@@ -347,7 +347,7 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
 {
     const struct place *place;
 
-    if (!RODA_KIND_NUMBERED(ev->msg->kind))
+    if (!RODA_KIND_NUMBERED(ev->msg->kind) || (!log_state_of(x)->broken && !commit_of(x)->lost))
         return RODA_PASS;
     place = find_place(x, ev->msg);
     if (!place->p || (place->room && !needs_disk(place->room, place->room->number + 1)))

@@ -46,6 +46,7 @@ struct log_state {                                 /* per worker */
     struct roda_timer *tick;
     uint32_t ticks;
     uint32_t opening; /* partitions that are not open yet */
+    uint32_t broken;  /* that cannot be written now */
     int start_result;
 };
 

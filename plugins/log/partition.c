@@ -197,6 +197,7 @@ void partition_break(struct partition *p, int error)
     w->n_voids = 0;
     close_files(p);
     if (before == PARTITION_READY) {
+        log_state_of(p->x)->broken++;
         roda_count(p->x, LOG_BROKEN, 1);
         roda_log(p->x, RODA_LOG_ERROR,
                  "partition %u cannot be written: %s; durable rooms refuse messages until it can, "
@@ -754,6 +755,7 @@ static void opened(struct partition *p)
         w->opened(p, 0);
         return;
     }
+    log_state_of(p->x)->broken--;
     roda_count(p->x, LOG_BROKEN, -1);
     roda_log(p->x, RODA_LOG_NOTICE, "partition %u can be written again", p->index);
     commit_advance(p->x);
