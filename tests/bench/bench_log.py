@@ -39,7 +39,8 @@ FLOOD_S = 600
 
 
 def log_section(folder, **options):
-    options = {"directory": folder, **options}
+    # keep: what make-log writes is said to be old.
+    options = {"directory": folder, "keep": 0, **options}
     return "[plugin log]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
