@@ -41,7 +41,6 @@ struct waiting {
 struct place {
     uint32_t len;
     uint32_t valid;
-    uint32_t choice;     /* RODA_HISTORY_* */
     struct partition *p; /* NULL: not kept */
     struct log_room *room;
     char name[PLACE_NAME];
@@ -168,35 +167,36 @@ static struct place *place_slot(struct commit *c, struct roda_str name)
 static const struct place *find_place(struct roda_ctx *x, const struct roda_msg *msg)
 {
     struct commit *c = commit_of(x);
-    struct place *ret = &c->other;
     char folded[2 * LOG_NAME_MAX];
     int direct = (msg->flags & RODA_MSG_DIRECT) != 0;
-    struct place *slot = direct || msg->to.len > PLACE_NAME ? NULL : place_slot(c, msg->to);
+    int cached = !direct && msg->to.len <= PLACE_NAME;
+    struct place *place = cached ? place_slot(c, msg->to) : &c->other;
     struct roda_str name;
     int n;
 
-    if (slot && slot->valid && slot->len == msg->to.len &&
-        !memcmp(slot->name, msg->to.ptr, slot->len))
-        return slot;
-    *ret = (struct place){.len = 0};
+    if (cached && place->valid && place->len == msg->to.len &&
+        !memcmp(place->name, msg->to.ptr, place->len))
+        return place;
+    place->valid = 0;
+    place->p = NULL;
+    place->room = NULL;
     if (direct && !log_conf_of(x)->private_messages)
-        return ret;
+        return place;
     n = direct ? (int)private_name(msg, folded, sizeof(folded))
                : roda_text_fold(msg->to, folded, sizeof(folded));
     if (n <= 0)
-        return ret;
+        return place;
     name = (struct roda_str){folded, (size_t)n};
-    ret->choice = log_choice(log_conf_of(x), name);
-    ret->p = ret->choice ? partition_of(x, name) : NULL;
-    if (ret->p)
-        ret->room = partition_room(ret->p, name, direct ? name : msg->to, 1);
-    if (!slot || (ret->p && !ret->room))
-        return ret;
-    ret->valid = 1;
-    ret->len = (uint32_t)msg->to.len;
-    memcpy(ret->name, msg->to.ptr, ret->len);
-    *slot = *ret;
-    return slot;
+    if (log_choice(log_conf_of(x), name))
+        place->p = partition_of(x, name);
+    if (place->p)
+        place->room = partition_room(place->p, name, direct ? name : msg->to, 1);
+    if (!cached || (place->p && !place->room))
+        return place;
+    place->valid = 1;
+    place->len = (uint32_t)msg->to.len;
+    memcpy(place->name, msg->to.ptr, place->len);
+    return place;
 }
 
 /* ---- the ring ------------------------------------------------------------------------------ */

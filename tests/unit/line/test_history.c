@@ -305,7 +305,9 @@ static void hears_lines(struct testhost_conn *c, uint64_t from, uint64_t to, int
     char wanted[128], number[24];
 
     for (uint64_t i = from; i <= to; i++) {
-        (void)snprintf(number, sizeof(number), numbers ? "%u " : "", (unsigned)i);
+        number[0] = '\0';
+        if (numbers)
+            (void)snprintf(number, sizeof(number), "%u ", (unsigned)i);
         (void)snprintf(wanted, sizeof(wanted), "2026-01-01T%02u:%02u:%02uZ %slobby ana: line %u",
                        (unsigned)i / 3600, (unsigned)i / 60 % 60, (unsigned)i % 60, number,
                        (unsigned)i);
