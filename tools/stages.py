@@ -7,8 +7,11 @@ Each build is there because it finds what the others do not:
     asan    AddressSanitizer and UndefinedBehaviourSanitizer: memory, leaks, arithmetic
     tsan    ThreadSanitizer: what two workers touch without an order
     fuzz    clang and libFuzzer: inputs nobody thought of, for a short while
+
+While the first build is tested, which leaves a processor idle now and then, the others are made.
 """
 
+import concurrent.futures
 import json
 import os
 import re
@@ -94,21 +97,29 @@ def run(score, command, environment=None):
         return None, output
 
 
-def build(score, folder, options, compiler="gcc"):
-    """Configures once, then compiles what changed. True if there is something to test."""
-    score.say(f"building {folder.name}")
+def compile_in(score, folder, options, compiler="gcc", prefix=()):
+    """Configures once, then compiles what changed. (what was done, exit status, output)."""
     if not (folder / "build.ninja").exists():
-        command = ["meson", "setup", *options, folder, ROOT]
+        command = [*prefix, "meson", "setup", *options, folder, ROOT]
         status, output = run(score, command, {"CC": compiler})
         if status != 0:
-            score.fail(f"{folder.name}: meson setup", output)
-            return False
-    status, output = run(score, ["ninja", "-C", folder])
+            return "meson setup", status, output
+    return "build", *run(score, [*prefix, "ninja", "-C", folder])
+
+
+def is_built(score, folder, result):
+    """True if there is something to test."""
+    what, status, output = result
     if status != 0:
-        score.fail(f"{folder.name}: build" + (" (out of time)" if status is None else ""), output)
+        score.fail(f"{folder.name}: {what}" + (" (out of time)" if status is None else ""), output)
         return False
     score.passed += 1
     return True
+
+
+def build(score, folder, options):
+    score.say(f"building {folder.name}")
+    return is_built(score, folder, compile_in(score, folder, options))
 
 
 def sanitizer_prefix():
@@ -145,9 +156,12 @@ def meson_tests(score, folder, arguments, prefix=(), multiplier=1):
         score.fail(f"{folder.name}: meson test ends with {status}", output)
 
 
-def tidy(score, arguments):
-    score.say("tidy " + " ".join(str(a) for a in arguments))
-    status, output = run(score, [ROOT / "tools" / "tidy", *arguments])
+def look(score, arguments, prefix=()):
+    return run(score, [*prefix, ROOT / "tools" / "tidy", *arguments])
+
+
+def tidy(score, result):
+    status, output = result
     last = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
     if status is None or last is None:
         score.fail("tidy (out of time)" if status is None else "tidy", output)
@@ -161,48 +175,61 @@ def tidy(score, arguments):
 
 def fuzz(score, folder):
     """Each target on its seeds and from there on; what it finds stays in the build folder."""
-    for target in sorted((folder / "tests" / "fuzz").glob("fuzz-*")):
-        if not target.is_file() or not os.access(target, os.X_OK):
-            continue
+    targets = sorted((folder / "tests" / "fuzz").glob("fuzz-*"))
+    targets = [target for target in targets if target.is_file() and os.access(target, os.X_OK)]
+    score.say(f"fuzzing {len(targets)} parsers for {FUZZ_S} s each")
+
+    def run_one(target):
         title = target.name[len("fuzz-") :]
         grown = folder / "corpus" / title
         grown.mkdir(parents=True, exist_ok=True)
         seeds = ROOT / "tests" / "fuzz" / "corpus" / title
-        score.say(f"fuzzing {title} for {FUZZ_S} s")
         command = [target, f"-max_total_time={FUZZ_S}", "-timeout=10", "-rss_limit_mb=2048"]
         command += [f"-artifact_prefix={folder}/{title}-", grown]
         command += [seeds] if seeds.is_dir() else []
-        status, output = run(score, command)
-        if status == 0:
-            score.passed += 1
-        else:
-            score.fail(f"fuzz: {title}", output)
+        return title, run(score, command)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for title, (status, output) in pool.map(run_one, targets):
+            if status == 0:
+                score.passed += 1
+            else:
+                score.fail(f"fuzz: {title}", output)
 
 
 def quick(score, builds):
     plain = builds / "test"
+    arguments = []
     if build(score, plain, PLAIN):
         suites = ["unit", "plugin", "fuzz", "quick"]
         meson_tests(score, plain, [word for suite in suites for word in ("--suite", suite)])
-        tidy(score, ["--build", plain, "--changed"])
-    else:
-        tidy(score, [])
+        arguments = ["--build", plain, "--changed"]
+    score.say("tidy")
+    tidy(score, look(score, arguments))
 
 
 def full(score, builds):
     plain, asan, tsan = builds / "test", builds / "asan", builds / "tsan"
-    if build(score, plain, PLAIN):
+    fuzzing = builds / "fuzz"
+    if not build(score, plain, PLAIN):
+        tidy(score, look(score, []))
+        return
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        last = ("nice", "-n", "19")
+        asan_built = beside.submit(compile_in, score, asan, ASAN, "gcc", last)
+        tsan_built = beside.submit(compile_in, score, tsan, TSAN, "gcc", last)
+        looked = beside.submit(look, score, ["--build", plain], last)
+        fuzzing_built = beside.submit(compile_in, score, fuzzing, FUZZ, "clang-14", last)
         meson_tests(score, plain, ["--no-suite", "tidy"])
-        tidy(score, ["--build", plain])
-    else:
-        tidy(score, [])
-    if build(score, asan, ASAN):
-        meson_tests(score, asan, ["--no-suite", "tidy"], multiplier=4)
-    if build(score, tsan, TSAN):
-        arguments = ["--no-suite", "tidy", "--no-suite", "fuzz"]
-        meson_tests(score, tsan, arguments, sanitizer_prefix(), multiplier=6)
-    if build(score, builds / "fuzz", FUZZ, "clang-14"):
-        fuzz(score, builds / "fuzz")
+        if is_built(score, asan, asan_built.result()):
+            meson_tests(score, asan, ["--no-suite", "tidy"], multiplier=4)
+        # What has one thread only has nothing to show here.
+        if is_built(score, tsan, tsan_built.result()):
+            suites = ["--suite", "integration", "--suite", "unit", "--suite", "threads"]
+            meson_tests(score, tsan, suites, sanitizer_prefix(), multiplier=6)
+        tidy(score, looked.result())
+        if is_built(score, fuzzing, fuzzing_built.result()):
+            fuzz(score, fuzzing)
 
 
 def main(arguments):

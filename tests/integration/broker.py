@@ -124,9 +124,11 @@ class Broker:
         self.folder = tempfile.TemporaryDirectory(prefix="roda-test-", ignore_cleanup_errors=True)
         self.state_dir = Path(state_dir or self.folder.name)
         self.conf = Path(self.folder.name) / "roda.conf"
+        # A test may ask as often as it likes.
+        unlimited = "ratelimit.messages = off\n" if "[plugin ratelimit]" in plugins else ""
         self.conf.write_text(
             f"[core]\nworkers = {workers}\nstate_dir = {self.state_dir}\n{core}\n"
-            f"[messages]\n{messages}\n[limits]\n{limits}\n{listeners}\n{STATS}\n{plugins}\n"
+            f"[messages]\n{messages}\n[limits]\n{limits}\n{listeners}\n{STATS}{unlimited}\n{plugins}\n"
         )
         self.workers = workers
         self.expect_status = expect_status
