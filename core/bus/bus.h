@@ -351,6 +351,18 @@ struct event { /* what struct roda_event is the first part of */
     bool window;      /* roda_route() said RODA_LATER because of the window to that worker */
     bool replaceable; /* in a submit filter */
 };
+/* The reason's 200 bytes are not touched, which hardly any event needs. */
+static inline void event_begin(struct event *event, struct bus *bus, struct roda_conn *c,
+                               struct roda_msg *msg, size_t bytes)
+{
+    event->public = (struct roda_event){.conn = c, .msg = msg, .bytes = bytes};
+    event->bus = bus;
+    event->decision.verdict = RODA_PASS;
+    event->decision.code = 0;
+    event->decision.delay_ms = event->decision.ticket = 0;
+    event->decision.text[0] = '\0';
+    event->home = event->settled = event->window = event->replaceable = false;
+}
 void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event);
 /* From hook *index on: the first that does not pass decides; *index says which. */
 void filters_run(struct bus *bus, enum stage stage, uint32_t *index, struct event *event);

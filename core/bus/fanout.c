@@ -205,9 +205,10 @@ static void begin(struct bus *bus, struct roda_msg *msg)
 
 static bool deliver_passes(struct bus *bus, struct roda_conn *c, struct roda_msg *msg)
 {
-    struct event event = {.public = {.conn = c, .msg = msg, .bytes = msg->text.len}, .bus = bus};
+    struct event event;
     uint32_t index = 0;
 
+    event_begin(&event, bus, c, msg, msg->text.len);
     filters_run(bus, STAGE_DELIVER, &index, &event);
     return event.decision.verdict == RODA_PASS;
 }

@@ -264,10 +264,11 @@ void roda_submit(struct roda_ctx *x, struct roda_conn *c, struct roda_msg *msg)
 {
     struct bus *bus = context_of(x)->bus;
     struct waiting *w = c ? waiting_of(c) : NULL;
-    struct event event = {.public = {.conn = c, .msg = msg, .bytes = msg->text.len}, .bus = bus};
+    struct event event;
     uint32_t index = 0;
     enum why why = WHY_BEHIND;
 
+    event_begin(&event, bus, c, msg, msg->text.len);
     BUS_COUNT(bus, messages_submitted);
     if (c && c->state == CONNECTION_GONE) {
         roda_msg_unref(msg);
@@ -302,11 +303,11 @@ static void go_on(struct waiting *w)
     wheel_disarm(bus->wheel, &w->timer);
     while (w->oldest) {
         struct held *held = w->oldest;
-        struct event event = {.public = {.conn = c, .msg = held->msg, .bytes = held->msg->text.len},
-                              .bus = bus};
+        struct event event;
         bool filtering = held->why == WHY_DELAY || held->why == WHY_DEFER;
         bool late = filtering && bus->now_ms >= held->since_ms + c->settings->max_delay_ms;
         bool done = false;
+        event_begin(&event, bus, c, held->msg, held->msg->text.len);
         if (late && held->why == WHY_DEFER && !held->decided) {
             list_remove(&w->ticket_link);
             decide(held, RODA_E_TIMEOUT, "", 0);
@@ -404,9 +405,11 @@ static void route_run(struct roda_ctx *x, struct roda_item *item, int result)
     struct context *context = context_of(x);
     struct bus *bus = context->bus;
     struct roda_msg *msg = route->msg;
-    struct event event = {.public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
+    struct event event;
     uint64_t destination = route->destination;
 
+    event_begin(&event, bus, NULL, msg, msg->text.len);
+    event.home = true;
     slab_heap_put(&bus->heap, &bus->batch, route);
     if (result >= 0) {
         bus->arriving = msg;
@@ -634,10 +637,11 @@ static bool ask(struct bus *bus, struct roda_conn *c, enum stage stage, struct e
 
 void input_accept(struct bus *bus, struct roda_conn *c)
 {
-    struct event event = {.public = {.conn = c}, .bus = bus};
+    struct event event;
     const struct roda_protocol *protocol;
     struct roda_ctx *x;
 
+    event_begin(&event, bus, c, NULL, 0);
     if (c->state != CONNECTION_OPEN || !ask(bus, c, STAGE_ACCEPT, &event))
         return;
     if (event.decision.verdict == RODA_DROP) {
@@ -754,7 +758,8 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
     int r;
 
     if (!again || (w && w->again)) {
-        struct event event = {.public = {.conn = c, .bytes = unit.len}, .bus = bus};
+        struct event event;
+        event_begin(&event, bus, c, NULL, unit.len);
         if (!ask(bus, c, STAGE_INPUT, &event))
             return NET_UNIT_KEEP;
         if (event.decision.verdict == RODA_REJECT)
@@ -782,8 +787,9 @@ static enum net_unit on_unit(void *owner, struct roda_conn *c, struct roda_str u
 static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
 {
     struct bus *bus = owner;
-    struct event event = {.public = {.conn = c, .bytes = bytes}, .bus = bus};
+    struct event event;
 
+    event_begin(&event, bus, c, NULL, bytes);
     if (c->flags & CONN_DATAGRAM) {
         for (uint32_t index = 0;; index++) {
             filters_run(bus, STAGE_INPUT, &index, &event);

@@ -162,11 +162,11 @@ static void leave(struct roda_lane *lane, struct roda_msg *msg, int result)
 static void enter(struct bus *bus, struct lane_event *e)
 {
     const struct hook *hook = &bus->stages[STAGE_PUBLISH].hooks[e->hook];
-    struct event event = {.public = {.msg = e->msg, .bytes = e->msg->text.len},
-                          .bus = bus,
-                          .home = true};
     struct context *by = hook->context;
+    struct event event;
 
+    event_begin(&event, bus, NULL, e->msg, e->msg->text.len);
+    event.home = true;
     e->entered = true;
     filter_run(bus, hook, "publish", &event);
     e->passed = event.decision.verdict != RODA_DEFER;
@@ -296,11 +296,13 @@ static void stamp(struct roda_lane *lane, struct roda_msg *msg)
 
 static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *msg)
 {
-    struct event event = {.public = {.msg = msg, .bytes = msg->text.len}, .bus = bus, .home = true};
+    struct event event;
     uint32_t index = 0, code;
 
     if (!bus->stages[STAGE_ADMIT].n)
         return true;
+    event_begin(&event, bus, NULL, msg, msg->text.len);
+    event.home = true;
     filters_run(bus, STAGE_ADMIT, &index, &event);
     if (event.decision.verdict == RODA_PASS)
         return true;

@@ -1,7 +1,6 @@
 #include "partition.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -653,11 +652,9 @@ static void fill(struct log_message *to, const struct log_room *room, const stru
     to->to = msg->to;
     to->subject = msg->subject;
     to->text = msg->text;
-    if (msg->sender) {
-        to->person = roda_person_id(msg->sender);
-        for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
-            to->sender[i] = roda_person_get(msg->sender, i);
-    }
+    to->person = msg->sender ? roda_person_id(msg->sender) : 0;
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        to->sender[i] = msg->sender ? roda_person_get(msg->sender, i) : RODA_STR("");
     to->n_tags = msg->n_tags < LOG_TAGS_MAX ? msg->n_tags : LOG_TAGS_MAX;
     if (to->n_tags)
         memcpy(to->tags, msg->tags, to->n_tags * sizeof(*msg->tags));
@@ -686,7 +683,6 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
             return r;
     }
     record.type = LOG_MESSAGE;
-    memset(&record.message, 0, offsetof(struct log_message, tags));
     fill(&record.message, room, msg);
     len = log_record_encode(&record, scratch, LOG_RECORD_MAX);
     if (!len)
