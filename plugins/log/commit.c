@@ -247,6 +247,13 @@ static roda_verdict lose(struct roda_ctx *x)
     return RODA_DEFER;
 }
 
+/* One that is not written. */
+static void count_waiting(const struct waiting *what, int by)
+{
+    what->p->waiting += (uint32_t)by;
+    what->room->unwritten += (uint64_t)by;
+}
+
 static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
 {
     struct commit *c = commit_of(x);
@@ -255,7 +262,7 @@ static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
         return lose(x);
     (void)roda_msg_ref(what.msg);
     if (!what.end && !what.ready)
-        what.p->waiting++;
+        count_waiting(&what, 1);
     else if (c->written == c->n)
         c->written++;
     *entry(c, c->n++) = what;
@@ -430,7 +437,7 @@ static void write_one(struct roda_ctx *x, struct waiting *what)
     (void)x;
     if (end == -ENOBUFS || what->ready)
         return; /* ready: it broke, and commit_broken() has been here */
-    what->p->waiting--;
+    count_waiting(what, -1);
     if (end > 0) {
         what->end = (uint64_t)end;
         return;
@@ -538,7 +545,7 @@ void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
         if (what->p != p || what->ready)
             continue;
         if (!what->end)
-            what->p->waiting--;
+            count_waiting(what, -1);
         what->ready = 1;
         if (what->end && what->end <= partition_synced(p)) {
             what->room->shown = what->number; /* it is on disk, and only waits for its turn */

@@ -195,11 +195,21 @@ void log_room_pointers(const struct log_room *room, struct log_message *ret_mess
     ret_message->jump_time_ns = jump->time_ns;
 }
 
+/* What waits to be written was seen by nobody: after a crash it would be a gap that never was. */
+static uint64_t number_to_state(const struct log_room *room)
+{
+    uint64_t shown = room->shown < room->number ? room->shown : room->number;
+    uint64_t seen = room->kept > shown ? room->kept : shown;
+    uint64_t given = room->number > room->unwritten ? room->number - room->unwritten : 0;
+
+    return given > seen ? given : seen;
+}
+
 void log_room_describe(const struct log_room *room, struct log_room_record *ret_record)
 {
     ret_record->room = room->id;
     ret_record->epoch = room->epoch;
-    ret_record->number = room->number;
+    ret_record->number = number_to_state(room);
     ret_record->kept = room->kept;
     ret_record->time_ns = room->time_ns;
     ret_record->count = room->count;

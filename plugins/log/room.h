@@ -11,14 +11,15 @@ struct log_room {
     uint32_t dirty;   /* 1: on the partition's list of rooms with unsynced records */
     uint32_t durable; /* 1: nobody sees a message before it is on disk */
     uint64_t epoch;
-    uint64_t number;   /* the last one given, recorded or not */
-    uint64_t kept;     /* the last one recorded; 0: none */
-    uint64_t shown;    /* the last one that somebody may have seen; records beyond were refused */
-    uint64_t synced;   /* the last number that is surely on disk */
-    uint64_t stated;   /* the number that the last LOG_ROOM record gives */
-    uint64_t syncing;  /* what synced becomes when the sync under way is done */
-    uint32_t known;    /* 1: a record about this room is surely on disk */
-    uint32_t recorded; /* 1: a LOG_ROOM record with this epoch is in the tail segment */
+    uint64_t number;    /* the last one given, recorded or not */
+    uint64_t unwritten; /* of them, the newest so many wait in commit.c: nobody has seen them */
+    uint64_t kept;      /* the last one recorded; 0: none */
+    uint64_t shown;     /* the last one that somebody may have seen; records beyond were refused */
+    uint64_t synced;    /* the last number that is surely on disk */
+    uint64_t stated;    /* the number that the last LOG_ROOM record gives */
+    uint64_t syncing;   /* what synced becomes when the sync under way is done */
+    uint32_t known;     /* 1: a record about this room is surely on disk */
+    uint32_t recorded;  /* 1: a LOG_ROOM record with this epoch is in the tail segment */
     int64_t time_ns;
     uint64_t count;
     struct log_tree *trees; /* newest first, room for trees_room */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """roda-log on segments that tests/tools/log_format.py writes: another program after the same document."""
 
+import errno
 import json
 import os
 import pty
@@ -814,20 +815,36 @@ class Status(Case):
         self.run_tool("verify", "--progress")
         self.assertIn("100 % of", self.errors)
 
+    @staticmethod
+    def when_read(fifo):
+        """Opens it for writing, once somebody waits to read it."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as problem:
+                if problem.errno != errno.ENXIO or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
     def test_progress_on_a_terminal(self):
         """What takes longer than two seconds tells how far it is, but not into a stream of messages."""
         log = Partition(self.folder)
         for i in range(3000):
             log.say("lobby", f"m{i}", T0 + i)
-        slow = self.folder / "00-0000000000000000.segment"
-        os.mkfifo(slow)  # opening it waits for a writer; then it is empty
+        # Opening one waits for a writer; then it is empty. The first says that the tool has begun, the
+        # second holds it for as long as its patience is.
+        begun, slow = (self.folder / f"0{i}-0000000000000000.segment" for i in range(2))
+        for fifo in (begun, slow):
+            os.mkfifo(fifo)
         for command, shown in (("verify", True), ("stats", True), ("print", False)):
             terminal, end = pty.openpty()
             with self.subTest(command), os.fdopen(terminal, "rb", 0) as terminal:
                 process = subprocess.Popen([TOOL, "-d", self.folder, command], stdout=end, stderr=end)
                 os.close(end)
-                time.sleep(2.1)
-                writer = os.open(slow, os.O_RDWR)
+                writers = [self.when_read(begun)]
+                time.sleep(2.1)  # what the tool itself waits before it tells anything
+                writers.append(os.open(slow, os.O_RDWR))
                 told = b""
                 try:
                     while data := terminal.read(65536):
@@ -835,7 +852,8 @@ class Status(Case):
                 except OSError:  # nobody has the other end any more
                     pass
                 self.assertEqual(process.wait(20), 0, told)
-                os.close(writer)
+                for writer in writers:
+                    os.close(writer)
                 self.assertEqual(b" % of" in told, shown, told)
                 if shown:
                     self.assertRegex(told, rb"\r\x1b\[K[^\r]*messages")

@@ -231,6 +231,36 @@ static void failing_memory_changes_nothing(void **state)
     log_rooms_clear(x, &rooms);
 }
 
+/* After a crash a room goes on behind what it says here. */
+static void what_waits_to_be_written_is_not_stated(void **state)
+{
+    static const struct {
+        uint64_t number, kept, shown, unwritten, stated;
+    } rooms_as[] = {
+        {1241, 1235, 1235, 6, 1235}, /* nobody has seen those that wait */
+        {1241, 1235, 1239, 2, 1239}, /* some were shown, and are not kept */
+        {1241, 1235, 1235, 0, 1241}, /* refused: not given again */
+        {1238, 1238, 1238, 3, 1238}, /* the oldest of them was written just now */
+        {1235, 1230, 1235, 6, 1235}, /* in front of the oldest's record */
+        {5, 0, 0, 6, 0},
+        {1241, 1235, UINT64_MAX, 2, 1241}, /* healing: not known what was shown */
+    };
+    struct log_rooms rooms = {0};
+    struct log_room *room = log_rooms_add(x, &rooms, 0, str("ops"), str("ops"));
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rooms_as) / sizeof(*rooms_as); i++) {
+        struct log_room_record record;
+        room->number = rooms_as[i].number;
+        room->kept = rooms_as[i].kept;
+        room->shown = rooms_as[i].shown;
+        room->unwritten = rooms_as[i].unwritten;
+        log_room_describe(room, &record);
+        assert_int_equal(record.number, rooms_as[i].stated);
+    }
+    log_rooms_clear(x, &rooms);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +269,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(pointers_and_trees_agree_with_the_chain, setup, teardown),
         cmocka_unit_test_setup_teardown(a_room_is_what_its_record_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_waits_to_be_written_is_not_stated, setup, teardown),
         cmocka_unit_test_setup_teardown(a_number_never_goes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(failing_memory_changes_nothing, setup, teardown),
     };
