@@ -824,7 +824,7 @@ static void the_name_of_an_empty_file_is_synced(void **state)
 
     (void)state;
     system.sync_directory = sync_directory;
-    ring.system = &system;
+    use_kernel(&system);
     directory_error = -EIO;
     assert_int_equal(file_open(files, path_of("new"), FILE_APPEND, on_open, &opened), 0);
     settle();
@@ -839,7 +839,7 @@ static void the_name_of_an_empty_file_is_synced(void **state)
     file_close(open_now(path_of("new"), FILE_READ | FILE_APPEND));
     settle();
     assert_int_equal(directory_syncs, 1);
-    ring.system = system_real();
+    use_kernel(system_real());
 }
 
 static void what_is_locked_is_one_s_alone(void **state)
