@@ -1,5 +1,6 @@
 #include "record.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,10 +23,11 @@
  * zero, nothing stands behind the last text, and what has a smallest or largest value is held to
  * it. So a reader may trust what it was given, and a fuzzer may compare.
  *
- * Encoding and decoding walk a cursor (struct writer, struct reader) that remembers a failure and
- * does nothing from then on; it is looked at once, at the end. Integers are put together byte by
- * byte: records have any alignment. A decoded record is written to the caller's struct directly,
- * since start-up decodes millions of them: after a failure behind the checksum it is in pieces.
+ * Encoding knows the length first (body_bytes) and then writes without looking. Decoding walks a
+ * cursor (struct reader) that remembers a failure and does nothing from then on; it is looked at
+ * once, at the end. Records have any alignment. A decoded record is written to the caller's struct
+ * directly, since start-up decodes millions of them: after a failure behind the checksum it is in
+ * pieces.
  *
  * THE CHAIN. Each record of a room has two pointers to earlier ones of the same room: back, to the
  * one before it, and jump, farther. Where a jump goes is decided by the record's place in the chain
@@ -58,12 +60,14 @@
  */
 
 enum {
+    CRC_AT = 4,
     FRAME_ZEROS = 3,
     HEADER_CRC_AT = 60,
     HEADER_ZEROS_AT = 40,
     KIND_MAX = RODA_KIND_MAX,
     PARTITION_MAX = 99,
     CHECKSUM_SHORT = 1024,
+    TOO_MANY = LOG_RECORD_MAX + 1,
 };
 
 static const char magic[8] = {'r', 'o', 'd', 'a', 'l', 'o', 'g', '\n'};
@@ -74,15 +78,24 @@ static const char magic[8] = {'r', 'o', 'd', 'a', 'l', 'o', 'g', '\n'};
 __attribute__((target("sse4.2"))) static uint32_t checksum_short(const char *bytes, size_t len)
 {
     uint64_t crc = UINT32_MAX;
+    uint32_t rest;
 
     for (; len >= sizeof(uint64_t); len -= sizeof(uint64_t), bytes += sizeof(uint64_t)) {
         uint64_t word;
         memcpy(&word, bytes, sizeof(word));
         crc = _mm_crc32_u64(crc, word);
     }
+    rest = (uint32_t)crc;
+    if (len >= sizeof(uint32_t)) {
+        uint32_t word;
+        memcpy(&word, bytes, sizeof(word));
+        rest = _mm_crc32_u32(rest, word);
+        len -= sizeof(word);
+        bytes += sizeof(word);
+    }
     for (; len; len--)
-        crc = _mm_crc32_u8((uint32_t)crc, (unsigned char)*bytes++);
-    return ~(uint32_t)crc;
+        rest = _mm_crc32_u8(rest, (unsigned char)*bytes++);
+    return ~rest;
 }
 #endif
 
@@ -98,59 +111,47 @@ static uint32_t checksum(const char *bytes, size_t len)
 
 /* ---- writing ---------------------------------------------------------------------------- */
 
-struct writer {
-    char *at, *end;
-    int full;
-};
-
-static char *claim(struct writer *w, size_t len)
+/* Each returns the place behind what it wrote; body_bytes() has seen to it that there is room. */
+static char *put_u8(char *at, uint32_t value)
 {
-    char *at = w->at;
-
-    if (w->full || (size_t)(w->end - w->at) < len) {
-        w->full = 1;
-        return NULL;
-    }
-    w->at += len;
-    return at;
+    *at = (char)(unsigned char)value;
+    return at + 1;
 }
 
-static void put(struct writer *w, uint64_t value, size_t bytes)
+static char *put_u16(char *at, size_t value)
 {
-    char *at = claim(w, bytes);
+    uint16_t little = htole16((uint16_t)value);
 
-    for (size_t i = 0; at && i < bytes; i++)
-        at[i] = (char)(unsigned char)(value >> (8 * i));
+    memcpy(at, &little, sizeof(little));
+    return at + sizeof(little);
 }
 
-static void put_u16(struct writer *w, size_t value)
+static char *put_u32(char *at, size_t value)
 {
-    if (value > UINT16_MAX)
-        w->full = 1;
-    put(w, value, 2);
+    uint32_t little = htole32((uint32_t)value);
+
+    memcpy(at, &little, sizeof(little));
+    return at + sizeof(little);
 }
 
-static void put_u32(struct writer *w, uint32_t value)
+static char *put_u64(char *at, uint64_t value)
 {
-    put(w, value, 4);
+    uint64_t little = htole64(value);
+
+    memcpy(at, &little, sizeof(little));
+    return at + sizeof(little);
 }
 
-static void put_u64(struct writer *w, uint64_t value)
+static char *put_time(char *at, int64_t value)
 {
-    put(w, value, 8);
+    return put_u64(at, (uint64_t)value);
 }
 
-static void put_time(struct writer *w, int64_t value)
+static char *put_text(char *at, struct roda_str text)
 {
-    put(w, (uint64_t)value, 8);
-}
-
-static void put_text(struct writer *w, struct roda_str text)
-{
-    char *at = claim(w, text.len);
-
-    if (at && text.len)
+    if (text.len)
         memcpy(at, text.ptr, text.len);
+    return at + text.len;
 }
 
 /* ---- reading ---------------------------------------------------------------------------- */
@@ -220,17 +221,16 @@ static void require(struct reader *r, int holds)
 
 void log_header_encode(const struct log_header *header, char *to)
 {
-    struct writer w = {to, to + LOG_HEADER_BYTES, 0};
+    char *at = to;
 
     memset(to, 0, LOG_HEADER_BYTES);
-    put_text(&w, (struct roda_str){magic, sizeof(magic)});
-    put_u32(&w, header->version);
-    put_u32(&w, header->partition);
-    put_u64(&w, header->base);
-    put_u64(&w, header->segment_bytes);
-    put_time(&w, header->created_ns);
-    w.at = to + HEADER_CRC_AT;
-    put_u32(&w, checksum(to, HEADER_CRC_AT));
+    at = put_text(at, (struct roda_str){magic, sizeof(magic)});
+    at = put_u32(at, header->version);
+    at = put_u32(at, header->partition);
+    at = put_u64(at, header->base);
+    at = put_u64(at, header->segment_bytes);
+    put_time(at, header->created_ns);
+    put_u32(to + HEADER_CRC_AT, checksum(to, HEADER_CRC_AT));
 }
 
 static int zeros(const char *bytes, size_t len)
@@ -269,12 +269,21 @@ int log_header_decode(const char *bytes, size_t len, struct log_header *ret_head
 
 /* ---- bodies, in the order of enum log_type ---------------------------------------------- */
 
-static void put_start(struct writer *w, const struct log_start *start)
+enum {
+    START_BYTES = 4 + 8 + 2,
+    ROOM_BYTES = 4 + 5 * 8 + 3 * 2,
+    TREE_BYTES = 4 * 8,
+    MESSAGE_BYTES = 2 * 4 + 2 * 1 + 2 + 10 * 8 + (RODA_PERSON_FIELDS + 1) * 2 + 2 * 4,
+    TAG_BYTES = 2 + 4,
+    VOID_BYTES = 4 + 2 * 8,
+};
+
+static char *put_start(char *at, const struct log_start *start)
 {
-    put_u32(w, start->sync);
-    put_time(w, start->time_ns);
-    put_u16(w, start->sync_rooms.len);
-    put_text(w, start->sync_rooms);
+    at = put_u32(at, start->sync);
+    at = put_time(at, start->time_ns);
+    at = put_u16(at, start->sync_rooms.len);
+    return put_text(at, start->sync_rooms);
 }
 
 static void get_start(struct reader *r, struct log_start *start)
@@ -286,25 +295,25 @@ static void get_start(struct reader *r, struct log_start *start)
     require(r, start->sync <= 2);
 }
 
-static void put_room(struct writer *w, const struct log_room_record *room)
+static char *put_room(char *at, const struct log_room_record *room)
 {
-    put_u32(w, room->room);
-    put_u64(w, room->epoch);
-    put_u64(w, room->number);
-    put_u64(w, room->kept);
-    put_time(w, room->time_ns);
-    put_u64(w, room->count);
-    put_u16(w, room->n_trees);
-    put_u16(w, room->folded.len);
-    put_u16(w, room->name.len);
-    for (uint32_t i = 0; i < room->n_trees && !w->full; i++) {
-        put_u64(w, room->trees[i].root);
-        put_u64(w, room->trees[i].number);
-        put_time(w, room->trees[i].time_ns);
-        put_u64(w, room->trees[i].size);
+    at = put_u32(at, room->room);
+    at = put_u64(at, room->epoch);
+    at = put_u64(at, room->number);
+    at = put_u64(at, room->kept);
+    at = put_time(at, room->time_ns);
+    at = put_u64(at, room->count);
+    at = put_u16(at, room->n_trees);
+    at = put_u16(at, room->folded.len);
+    at = put_u16(at, room->name.len);
+    for (uint32_t i = 0; i < room->n_trees; i++) {
+        at = put_u64(at, room->trees[i].root);
+        at = put_u64(at, room->trees[i].number);
+        at = put_time(at, room->trees[i].time_ns);
+        at = put_u64(at, room->trees[i].size);
     }
-    put_text(w, room->folded);
-    put_text(w, room->name);
+    at = put_text(at, room->folded);
+    return put_text(at, room->name);
 }
 
 /* 2^k - 1: of its skew-binary digit. */
@@ -355,58 +364,40 @@ static void get_room(struct reader *r, struct log_room_record *room)
         require(r, are_trees_of(room));
 }
 
-static void put_tags(struct writer *w, const struct log_message *message)
+static char *put_message(char *at, const struct log_message *message)
 {
-    for (uint32_t i = 0; i < message->n_tags && !w->full; i++) {
-        put_u16(w, message->tags[i].key.len);
-        put_u32(w, (uint32_t)message->tags[i].value.len);
-        put_text(w, message->tags[i].key);
-        put_text(w, message->tags[i].value);
+    at = put_u32(at, message->room);
+    at = put_u32(at, message->flags);
+    at = put_u8(at, message->kind);
+    at = put_u8(at, message->durable ? 1 : 0);
+    at = put_u16(at, message->n_tags);
+    at = put_u64(at, message->epoch);
+    at = put_u64(at, message->number);
+    at = put_u64(at, message->prev);
+    at = put_time(at, message->time_ns);
+    at = put_u64(at, message->count);
+    at = put_u64(at, message->back);
+    at = put_u64(at, message->jump);
+    at = put_u64(at, message->jump_number);
+    at = put_time(at, message->jump_time_ns);
+    at = put_u64(at, message->person);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        at = put_u16(at, message->sender[i].len);
+    at = put_u16(at, message->to.len);
+    at = put_u32(at, message->subject.len);
+    at = put_u32(at, message->text.len);
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        at = put_text(at, message->sender[i]);
+    at = put_text(at, message->to);
+    at = put_text(at, message->subject);
+    at = put_text(at, message->text);
+    for (uint32_t i = 0; i < message->n_tags; i++) {
+        at = put_u16(at, message->tags[i].key.len);
+        at = put_u32(at, message->tags[i].value.len);
+        at = put_text(at, message->tags[i].key);
+        at = put_text(at, message->tags[i].value);
     }
-}
-
-/* A length that does not fit its field is more than a record can be. */
-static int too_long(const struct log_message *message)
-{
-    if (message->subject.len > LOG_RECORD_MAX || message->text.len > LOG_RECORD_MAX ||
-        message->n_tags > LOG_TAGS_MAX || message->kind > KIND_MAX)
-        return 1;
-    for (uint32_t i = 0; i < message->n_tags; i++)
-        if (message->tags[i].value.len > LOG_RECORD_MAX)
-            return 1;
-    return 0;
-}
-
-static void put_message(struct writer *w, const struct log_message *message)
-{
-    if (too_long(message))
-        w->full = 1;
-    put_u32(w, message->room);
-    put_u32(w, message->flags);
-    put(w, message->kind, 1);
-    put(w, message->durable ? 1 : 0, 1);
-    put_u16(w, message->n_tags);
-    put_u64(w, message->epoch);
-    put_u64(w, message->number);
-    put_u64(w, message->prev);
-    put_time(w, message->time_ns);
-    put_u64(w, message->count);
-    put_u64(w, message->back);
-    put_u64(w, message->jump);
-    put_u64(w, message->jump_number);
-    put_time(w, message->jump_time_ns);
-    put_u64(w, message->person);
-    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
-        put_u16(w, message->sender[i].len);
-    put_u16(w, message->to.len);
-    put_u32(w, (uint32_t)message->subject.len);
-    put_u32(w, (uint32_t)message->text.len);
-    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
-        put_text(w, message->sender[i]);
-    put_text(w, message->to);
-    put_text(w, message->subject);
-    put_text(w, message->text);
-    put_tags(w, message);
+    return at;
 }
 
 static void get_tags(struct reader *r, struct log_message *message)
@@ -452,11 +443,11 @@ static void get_message(struct reader *r, struct log_message *message)
                    message->durable <= 1 && message->prev < message->number && message->count);
 }
 
-static void put_void(struct writer *w, const struct log_void *voided)
+static char *put_void(char *at, const struct log_void *voided)
 {
-    put_u32(w, voided->room);
-    put_u64(w, voided->from);
-    put_u64(w, voided->to);
+    at = put_u32(at, voided->room);
+    at = put_u64(at, voided->from);
+    return put_u64(at, voided->to);
 }
 
 static void get_void(struct reader *r, struct log_void *voided)
@@ -469,44 +460,90 @@ static void get_void(struct reader *r, struct log_void *voided)
 
 /* ---- records ---------------------------------------------------------------------------- */
 
-static void put_body(struct writer *w, const struct log_record *record)
+/* Adds a text whose length has a field of so many bits; more than a record is no length. */
+static void add(size_t *bytes, size_t len, unsigned bits)
+{
+    *bytes += len >> bits || len > LOG_RECORD_MAX ? TOO_MANY : len;
+}
+
+static size_t message_bytes(const struct log_message *message)
+{
+    size_t bytes = MESSAGE_BYTES;
+
+    if (message->n_tags > LOG_TAGS_MAX || message->kind > KIND_MAX)
+        return TOO_MANY;
+    for (uint32_t i = 0; i < RODA_PERSON_FIELDS; i++)
+        add(&bytes, message->sender[i].len, 16);
+    add(&bytes, message->to.len, 16);
+    add(&bytes, message->subject.len, 32);
+    add(&bytes, message->text.len, 32);
+    for (uint32_t i = 0; i < message->n_tags; i++) {
+        bytes += TAG_BYTES;
+        add(&bytes, message->tags[i].key.len, 16);
+        add(&bytes, message->tags[i].value.len, 32);
+    }
+    return bytes;
+}
+
+/* At least TOO_MANY: it has no record. */
+static size_t body_bytes(const struct log_record *record)
+{
+    size_t bytes = 0;
+
+    switch (record->type) {
+    case LOG_START:
+        add(&bytes, record->start.sync_rooms.len, 16);
+        return bytes + START_BYTES;
+    case LOG_ROOM:
+        if (record->room.n_trees > LOG_TREES_MAX)
+            return TOO_MANY;
+        add(&bytes, record->room.folded.len, 16);
+        add(&bytes, record->room.name.len, 16);
+        return bytes + ROOM_BYTES + record->room.n_trees * TREE_BYTES;
+    case LOG_MESSAGE:
+        return message_bytes(&record->message);
+    case LOG_VOID:
+        return VOID_BYTES;
+    case LOG_END:
+    case LOG_OPEN:
+        return 0;
+    }
+    return TOO_MANY;
+}
+
+static void put_body(char *at, const struct log_record *record)
 {
     switch (record->type) {
     case LOG_START:
-        put_start(w, &record->start);
+        put_start(at, &record->start);
         break;
     case LOG_ROOM:
-        put_room(w, &record->room);
+        put_room(at, &record->room);
         break;
     case LOG_MESSAGE:
-        put_message(w, &record->message);
+        put_message(at, &record->message);
         break;
     case LOG_VOID:
-        put_void(w, &record->voided);
+        put_void(at, &record->voided);
         break;
     case LOG_END:
     case LOG_OPEN:
         break;
-    default:
-        w->full = 1;
     }
 }
 
 size_t log_record_encode(const struct log_record *record, char *to, size_t size)
 {
-    struct writer w = {to, to + (size < LOG_RECORD_MAX ? size : LOG_RECORD_MAX), 0};
-    size_t len;
+    size_t len = LOG_FRAME_BYTES + body_bytes(record);
+    char *at = to;
 
-    put_u64(&w, 0); /* length and checksum, known at the end */
-    put(&w, record->type, 1);
-    put(&w, 0, FRAME_ZEROS);
-    put_body(&w, record);
-    if (w.full)
+    if (len > size || len > LOG_RECORD_MAX)
         return 0;
-    len = (size_t)(w.at - to);
-    w.at = to;
-    put_u32(&w, (uint32_t)len);
-    put_u32(&w, checksum(to + 8, len - 8));
+    at = put_u32(at, len);
+    at = put_u32(at, 0);            /* the checksum, known at the end */
+    at = put_u32(at, record->type); /* and three zeros */
+    put_body(at, record);
+    put_u32(to + CRC_AT, checksum(to + CRC_AT + 4, len - CRC_AT - 4));
     return len;
 }
 
