@@ -41,7 +41,6 @@
  * deferred job, since no callback runs inside the call that takes it.
  */
 
-#define FILE_BLOCK_BYTES  (64u << 10)
 #define FILE_SPARE_BLOCKS 4u
 #define FILE_RETRIES_MAX  100u
 #define FILE_READ_MAX     (1u << 30) /* of one READ; the kernel takes a little less than 2 GB */
@@ -236,10 +235,14 @@ static struct block *block_get(struct files *files)
 {
     struct block *block = files->spare;
 
-    if (!block)
-        return memory_alloc(sizeof *block);
-    files->spare = block->next;
-    files->n_spare--;
+    if (block) {
+        files->spare = block->next;
+        files->n_spare--;
+    } else {
+        block = memory_realloc(NULL, sizeof *block); /* not zeroed: it is large */
+        if (!block)
+            return NULL;
+    }
     block->next = NULL;
     block->len = block->written = 0;
     return block;

@@ -22,6 +22,7 @@ struct file;
 #define FILE_APPEND            2u
 #define FILE_LOCK              4u /* with FILE_APPEND: -EBUSY while another one has it so */
 #define FILE_PENDING_BYTES_MAX (1u << 20)
+#define FILE_BLOCK_BYTES       (256u << 10) /* so many are written at once at most */
 
 typedef void file_done_fn(void *arg, int result);
 typedef void file_open_fn(void *arg, struct file *file, int result);
