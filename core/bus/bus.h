@@ -51,6 +51,7 @@ struct hook { /* one plugin's function of one stage */
         void (*closed)(struct roda_ctx *x, struct roda_conn *c, const char *reason, int shutdown);
         void (*charged)(struct roda_ctx *x, struct roda_conn *c, uint32_t cost);
     };
+    bool off; /* roda_filter_use() */
 };
 
 enum stage {
@@ -69,7 +70,7 @@ enum stage {
 
 struct hooks {
     struct hook *hooks;
-    uint32_t n;
+    uint32_t n, on;
 };
 
 #define BUS_COUNTERS(X)                                                                            \

@@ -60,14 +60,16 @@ roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
 void filter_run(struct bus *bus, const struct hook *hook, const char *stage, struct event *event)
 {
     struct decision *decision = &event->decision;
+    roda_verdict verdict;
 
     decision->code = 0;
     decision->text[0] = '\0';
     decision->delay_ms = decision->ticket = 0;
     bus_enter(bus, hook->context->name, stage);
-    decision->verdict = hook->filter(&hook->context->public, &event->public);
+    verdict = hook->filter(&hook->context->public, &event->public);
     bus_leave(bus);
-    if (decision->verdict == RODA_REJECT && !decision->code)
+    decision->verdict = verdict;
+    if (verdict == RODA_REJECT && !decision->code)
         decision->code = RODA_E_DROPPED; /* without roda_reject(); RODA_OK is no reason */
 }
 
@@ -95,11 +97,35 @@ void filters_run(struct bus *bus, enum stage stage, uint32_t *index, struct even
     struct decision *decision = &event->decision;
 
     for (; *index < hooks->n; ++*index) {
+        if (hooks->hooks[*index].off)
+            continue;
         filter_run(bus, &hooks->hooks[*index], stage_names[stage], event);
         if (decision->verdict <= RODA_DEFER && can[stage] & CAN(decision->verdict))
             return;
     }
     decision->verdict = RODA_PASS;
+}
+
+void roda_filter_use(struct roda_ctx *x, uint32_t filters, int on)
+{
+    static const struct {
+        uint32_t filter;
+        enum stage stage;
+    } stages[] = {{RODA_FILTER_INPUT, STAGE_INPUT},
+                  {RODA_FILTER_SUBMIT, STAGE_SUBMIT},
+                  {RODA_FILTER_ADMIT, STAGE_ADMIT}};
+    struct context *context = context_of(x);
+
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        struct hooks *hooks = &context->bus->stages[stages[i].stage];
+        for (uint32_t j = 0; filters & stages[i].filter && j < hooks->n; j++) {
+            struct hook *hook = &hooks->hooks[j];
+            if (hook->context != context || hook->off == !on)
+                continue;
+            hook->off = !on;
+            hooks->on += on ? 1 : UINT32_MAX;
+        }
+    }
 }
 
 void roda_charge(struct roda_ctx *x, struct roda_conn *c, uint32_t cost)

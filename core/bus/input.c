@@ -602,7 +602,7 @@ static bool ask(struct bus *bus, struct roda_conn *c, enum stage stage, struct e
     uint32_t index = 0;
     uint64_t since_ms = bus->now_ms;
 
-    if (!bus->stages[stage].n)
+    if (!bus->stages[stage].on && !(w && w->again))
         return true;
     if (w && w->again && w->stage == stage) {
         index = w->index;

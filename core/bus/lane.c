@@ -41,6 +41,7 @@ struct roda_lane {
     uint64_t expected; /* that number once all that is inside has left; unless storage fails */
     int64_t time_ns;
     struct lane_event *oldest, *newest;
+    struct lane_event own; /* the first one in an empty lane needs no memory; lane NULL: unused */
     size_t length;
     uint32_t unrouted; /* of them, not bounded by a connection's window */
     struct list resumed_link;
@@ -59,6 +60,14 @@ int roda_lane_new(struct roda_ctx *x, roda_lane_fn *fn, void *arg, struct roda_l
     *lane = (struct roda_lane){.owner = context_of(x), .fn = fn, .arg = arg};
     *ret_lane = lane;
     return 0;
+}
+
+static void event_free(struct bus *bus, struct roda_lane *lane, struct lane_event *e)
+{
+    if (e == &lane->own)
+        e->lane = NULL;
+    else
+        slab_heap_put(&bus->heap, &bus->batch, e);
 }
 
 /* Nobody will let go what is still inside: it is not in the FIFOs any more. */
@@ -95,7 +104,7 @@ static void lane_end(struct roda_lane *lane)
             bus_receipt(bus, e->msg);
         roda_msg_unref(e->msg);
         ring_add(&bus->counters.lanes_length, (uint64_t)-1);
-        slab_heap_put(&bus->heap, &bus->batch, e);
+        event_free(bus, lane, e);
     }
     slab_heap_put(&bus->heap, &bus->batch, lane);
 }
@@ -214,7 +223,7 @@ static void pop(struct roda_lane *lane)
     if (!(message_of(msg)->flags & MESSAGE_ROUTED))
         lane->unrouted--;
     ring_add(&bus->counters.lanes_length, (uint64_t)-1);
-    slab_heap_put(&bus->heap, &bus->batch, e);
+    event_free(bus, lane, e);
     leave(lane, msg, result);
 }
 
@@ -299,7 +308,7 @@ static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *m
     struct event event;
     uint32_t index = 0, code;
 
-    if (!bus->stages[STAGE_ADMIT].n)
+    if (!bus->stages[STAGE_ADMIT].on)
         return true;
     event_begin(&event, bus, NULL, msg, msg->text.len);
     event.home = true;
@@ -320,7 +329,7 @@ static bool admitted(struct bus *bus, struct roda_lane *lane, struct roda_msg *m
 static bool enqueue(struct roda_lane *lane, struct roda_msg *msg, struct lane_event **ret_event)
 {
     struct bus *bus = lane->owner->bus;
-    struct lane_event *e = slab_heap_get(&bus->heap, sizeof *e);
+    struct lane_event *e = lane->own.lane ? slab_heap_get(&bus->heap, sizeof *e) : &lane->own;
 
     if (!e)
         return false;

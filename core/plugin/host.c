@@ -345,6 +345,7 @@ int host_attach(struct host *host, struct bus *bus)
             if (hook_of(&host->plugins[i].loaded.plugin, (enum stage)stage, &hook))
                 hooks->hooks[hooks->n++] = hook;
         }
+        hooks->on = hooks->n;
     }
     return 0;
 }

@@ -154,13 +154,21 @@ static struct partition *partition_of(const struct roda_ctx *x, struct roda_str 
     return NULL;
 }
 
+/* By the first and the last bytes: names that collide cost a folding, no more. */
 static struct place *place_slot(struct commit *c, struct roda_str name)
 {
-    uint32_t h = (uint32_t)name.len;
+    uint32_t first = 0, last = 0;
+    uint64_t h;
 
-    for (size_t i = 0; i < name.len; i++)
-        h = (h ^ (unsigned char)name.ptr[i]) * 16777619u;
-    return &c->places[(h ^ h >> 15) % PLACES];
+    if (name.len >= sizeof(first)) {
+        memcpy(&first, name.ptr, sizeof(first));
+        memcpy(&last, name.ptr + name.len - sizeof(last), sizeof(last));
+    } else if (name.len) {
+        first = (unsigned char)name.ptr[0];
+        last = (unsigned char)name.ptr[name.len - 1];
+    }
+    h = ((uint64_t)first << 32 | last) + name.len;
+    return &c->places[(h * UINT64_C(0x9e3779b97f4a7c15) >> 32) % PLACES];
 }
 
 /* p NULL: not kept. room NULL: not there, or memory is out. Good until the next call. */
@@ -240,9 +248,17 @@ static int has_room(struct roda_ctx *x)
     return !c->lost && (c->n < c->room || !grow(x, c));
 }
 
+void commit_watch(struct roda_ctx *x)
+{
+    const struct commit *c = commit_of(x);
+
+    roda_filter_use(x, RODA_FILTER_ADMIT, log_state_of(x)->broken || (c && c->lost));
+}
+
 static roda_verdict lose(struct roda_ctx *x)
 {
-    commit_of(x)->lost++;
+    if (!commit_of(x)->lost++)
+        commit_watch(x);
     retry(x, commit_of(x));
     return RODA_DEFER;
 }
@@ -294,11 +310,12 @@ static int further_than_allowed(const struct log_room *room, uint64_t number)
 static void show(struct partition *p, struct log_room *room, const struct roda_msg *msg,
                  uint64_t number)
 {
-    struct roda_msg recorded = *msg;
+    struct roda_msg recorded;
 
     room->shown = number;
     if (!log_state_of(p->x)->text)
         return;
+    recorded = *msg;
     recorded.number = number;
     text_message(p, log_room_folded(room), &recorded);
 }
@@ -354,7 +371,7 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
 {
     const struct place *place;
 
-    if (!RODA_KIND_NUMBERED(ev->msg->kind) || (!log_state_of(x)->broken && !commit_of(x)->lost))
+    if (!RODA_KIND_NUMBERED(ev->msg->kind))
         return RODA_PASS;
     place = find_place(x, ev->msg);
     if (!place->p || (place->room && !needs_disk(place->room, place->room->number + 1)))
@@ -523,6 +540,7 @@ void commit_advance(struct roda_ctx *x)
         if (!c->n && c->lost) {
             size_t lost = c->lost;
             c->lost = 0;
+            commit_watch(x);
             roda_count(x, LOG_REFUSED, (int64_t)lost);
             (void)roda_resume_oldest(x, lost, -ENOMEM);
             c->again = 1;

@@ -160,8 +160,7 @@ static roda_verdict submit(struct roda_ctx *x, struct roda_event *ev)
     struct roda_msg *with_address;
     char peer[128];
 
-    if (!log_conf_of(x)->addresses || !ev->conn || !RODA_KIND_NUMBERED(msg->kind) ||
-        msg->n_tags >= LOG_TAGS_MAX)
+    if (!ev->conn || !RODA_KIND_NUMBERED(msg->kind) || msg->n_tags >= LOG_TAGS_MAX)
         return RODA_PASS;
     if (msg->n_tags)
         memcpy(tags, msg->tags, msg->n_tags * sizeof(*tags));
@@ -312,6 +311,8 @@ static int start(struct roda_ctx *x)
     struct log_shared *shared = x->shared;
     int r = commit_new(x);
 
+    roda_filter_use(x, RODA_FILTER_SUBMIT, log_conf_of(x)->addresses);
+    commit_watch(x);
     state->scratch = roda_alloc(x, LOG_RECORD_MAX);
     if (!state->scratch)
         r = -ENOMEM;

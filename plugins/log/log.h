@@ -92,6 +92,8 @@ int commit_new(struct roda_ctx *x);
 void commit_free(struct roda_ctx *x);
 roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev);
 roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev);
+/* Asks the admit filter only while it may refuse: something is broken, or memory was out. */
+void commit_watch(struct roda_ctx *x);
 /* A partition has synced further or can take more: lets go what may go. */
 void commit_advance(struct roda_ctx *x);
 /* Nothing that waits for this partition will be written. Its rooms may be replaced after this. */

@@ -197,6 +197,7 @@ void partition_break(struct partition *p, int error)
     close_files(p);
     if (before == PARTITION_READY) {
         log_state_of(p->x)->broken++;
+        commit_watch(p->x);
         roda_count(p->x, LOG_BROKEN, 1);
         roda_log(p->x, RODA_LOG_ERROR,
                  "partition %u cannot be written: %s; durable rooms refuse messages until it can, "
@@ -307,11 +308,11 @@ static void nothing(struct roda_ctx *x, void *arg, int result)
 }
 
 /* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A
- * whole segment at once may be more than a small disk has, and an idle room needs none. Where there
- * is none left, writing will say so. */
+ * whole segment at once may be more than a small disk has, and an idle room needs none; so steps
+ * begin small and grow with what was written. Where there is none left, writing will say so. */
 static void reserve(struct roda_file *file, uint64_t *reserved)
 {
-    *reserved += RESERVE_STEP_BYTES;
+    *reserved += *reserved / 2 + RESERVE_STEP_BYTES;
     (void)roda_file_reserve(file, *reserved, nothing, NULL);
 }
 
@@ -669,11 +670,12 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
     int begins = !room->recorded || (room->epoch != msg->epoch && !is_pair(room));
     uint64_t position;
     size_t len;
-    int r = make_room(p, begins ? room_bytes(room) : 0);
+    int r;
 
-    if (r)
-        return r;
     if (begins) {
+        r = make_room(p, room_bytes(room));
+        if (r)
+            return r;
         if (!is_pair(room))
             room->epoch = msg->epoch;
         if (room->number >= partition_number(room, msg))
@@ -752,6 +754,7 @@ static void opened(struct partition *p)
         return;
     }
     log_state_of(p->x)->broken--;
+    commit_watch(p->x);
     roda_count(p->x, LOG_BROKEN, -1);
     roda_log(p->x, RODA_LOG_NOTICE, "partition %u can be written again", p->index);
     commit_advance(p->x);

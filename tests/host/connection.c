@@ -222,7 +222,8 @@ static enum filtered filter_conn(struct roda_conn *c, int stage, size_t bytes, u
         roda_filter_fn *fn = stage == TESTHOST_ACCEPT ? i->plugin.accept : i->plugin.input;
         enum filtered result = FILTERED_PASS;
         struct event e;
-        if (!fn)
+        bool off = stage == TESTHOST_INPUT && i->contexts[c->worker->index].off & RODA_FILTER_INPUT;
+        if (!fn || off)
             continue;
         event_enter(h, &e, i, stage, c, NULL, bytes);
         switch (filter_run(h, &e, fn, c->worker)) {

@@ -85,6 +85,7 @@ struct context { /* an instance on one worker */
     struct link deferred;      /* struct lane_event, by their deferral */
     struct source source;
     int64_t *metrics;
+    uint32_t off;     /* RODA_FILTER_*: roda_filter_use() */
     bool started;     /* its start() was called, its stop() was not */
     int start_result; /* RODA_LATER: it goes on */
 };

@@ -461,7 +461,7 @@ static bool admit(struct worker *w, struct message *m)
     for (uint32_t n = 0; n < h->n_instances; n++) {
         struct instance *i = h->instances[n];
         struct event e;
-        if (!i->plugin.admit)
+        if (!i->plugin.admit || i->contexts[w->index].off & RODA_FILTER_ADMIT)
             continue;
         event_enter(h, &e, i, TESTHOST_ADMIT, NULL, m, m->msg.text.len);
         roda_verdict verdict = filter_run(h, &e, i->plugin.admit, w);

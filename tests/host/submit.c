@@ -126,6 +126,18 @@ roda_verdict roda_defer(struct roda_event *ev, uint64_t *ret_ticket)
     return RODA_DEFER;
 }
 
+void roda_filter_use(struct roda_ctx *x, uint32_t filters, int on)
+{
+    struct context *context = context_of(x);
+
+    if (!context->worker)
+        complain(host_current, "roda_filter_use() is for workers");
+    if (on)
+        context->off &= ~filters;
+    else
+        context->off |= filters;
+}
+
 roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg)
 {
     struct event *e = running(ev, "roda_replace");
@@ -324,7 +336,7 @@ static bool run_filters(struct source *s, struct held *held, bool *ret_done)
     while (held->at < h->n_instances) {
         struct instance *i = h->instances[held->at];
         struct event e;
-        if (!i->plugin.submit) {
+        if (!i->plugin.submit || i->contexts[s->worker->index].off & RODA_FILTER_SUBMIT) {
             held->at++;
             continue;
         }

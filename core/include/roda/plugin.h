@@ -289,6 +289,13 @@ int roda_resume(struct roda_ctx *x, uint64_t ticket, roda_verdict verdict, uint3
  * instead. Returns RODA_PASS. */
 roda_verdict roda_replace(struct roda_event *ev, struct roda_msg *msg);
 
+enum { RODA_FILTER_INPUT = 1, RODA_FILTER_SUBMIT = 2, RODA_FILTER_ADMIT = 4 };
+/* Whether these filters of this instance (RODA_FILTER_* or'ed) are asked on this worker; at first
+ * all are. One that has nothing to decide now, since an option is off or nothing is wrong, then
+ * costs no message anything. At any time from start() on, inside filters too. What waits for the
+ * verdict of one that is turned off has passed it when it is tried again. */
+void roda_filter_use(struct roda_ctx *x, uint32_t filters, int on);
+
 /* ---- submitting, and what an owner does ------------------------------------------------- */
 
 struct roda_answer {

@@ -140,6 +140,78 @@ static void a_verdict_is_one_filters_alone(void **state)
     bench_end();
 }
 
+static roda_verdict turns_itself_off(struct roda_ctx *x, struct roda_event *ev)
+{
+    (void)ev;
+    note(x, ' ');
+    roda_filter_use(x, RODA_FILTER_SUBMIT | RODA_FILTER_ADMIT, 0);
+    return RODA_PASS;
+}
+
+static void a_filter_with_nothing_to_decide_is_not_asked(void **state)
+{
+    static const struct {
+        uint32_t filter;
+        enum stage stage;
+    } stages[] = {{RODA_FILTER_INPUT, STAGE_INPUT},
+                  {RODA_FILTER_SUBMIT, STAGE_SUBMIT},
+                  {RODA_FILTER_ADMIT, STAGE_ADMIT}};
+
+    (void)state;
+    bench_new(2);
+    bench->plugins[FIRST].input = bench->plugins[SECOND].input = second;
+    bench->plugins[FIRST].submit = bench->plugins[SECOND].submit = second;
+    bench->plugins[FIRST].admit = bench->plugins[SECOND].admit = second;
+    bench_start();
+    for (unsigned i = 0; i < sizeof stages / sizeof *stages; i++) {
+        const struct hooks *hooks = &bench_bus(0)->stages[stages[i].stage];
+        uint32_t index = 0;
+        bench_as(0);
+        roda_filter_use(bench_ctx(0, FIRST), stages[i].filter, 0);
+        roda_filter_use(bench_ctx(0, FIRST), stages[i].filter, 0);
+        assert_int_equal(run(stages[i].stage, &index), RODA_PASS);
+        assert_string_equal(order, "s ");
+        assert_int_equal(index, 2);
+        assert_int_equal(hooks->on, 1);
+        assert_int_equal(bench_bus(1)->stages[stages[i].stage].on, 2); /* one worker's alone */
+        roda_filter_use(bench_ctx(0, SECOND), stages[i].filter, 0);
+        index = 0;
+        assert_int_equal(run(stages[i].stage, &index), RODA_PASS);
+        assert_string_equal(order, "");
+        assert_int_equal(index, 2);
+        assert_int_equal(hooks->on, 0);
+        roda_filter_use(bench_ctx(0, FIRST), stages[i].filter, 1);
+        roda_filter_use(bench_ctx(0, FIRST), stages[i].filter, 1);
+        index = 0;
+        assert_int_equal(run(stages[i].stage, &index), RODA_PASS);
+        assert_string_equal(order, "f ");
+        assert_int_equal(hooks->on, 1);
+        index = 0; /* the others were left alone */
+        if (i + 1 < sizeof stages / sizeof *stages) {
+            assert_int_equal(run(stages[i + 1].stage, &index), RODA_PASS);
+            assert_string_equal(order, "f s ");
+        }
+    }
+    bench_end();
+}
+
+static void a_filter_may_turn_itself_off(void **state)
+{
+    uint32_t index = 0;
+
+    (void)state;
+    bench_new(1);
+    bench->plugins[FIRST].submit = turns_itself_off;
+    bench->plugins[SECOND].submit = second;
+    bench_start();
+    assert_int_equal(run(STAGE_SUBMIT, &index), RODA_PASS);
+    assert_string_equal(order, "f s ");
+    index = 0;
+    assert_int_equal(run(STAGE_SUBMIT, &index), RODA_PASS);
+    assert_string_equal(order, "s ");
+    bench_end();
+}
+
 static uint32_t cost;
 static const char *blamed;
 
@@ -178,6 +250,8 @@ int main(void)
         TEST(a_stage_hears_only_the_verdicts_it_knows),
         TEST(verdicts_carry_what_was_said),
         TEST(a_verdict_is_one_filters_alone),
+        TEST(a_filter_with_nothing_to_decide_is_not_asked),
+        TEST(a_filter_may_turn_itself_off),
         TEST(a_charge_is_told_to_every_plugin),
     };
 
