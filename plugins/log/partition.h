@@ -65,7 +65,7 @@ void recovery_cancel(struct partition *p);
 
 /* So many numbers beyond the last synced one may be shown; after an unclean end a room's numbers
  * go on behind them, so none is used twice. */
-#define LOG_SKIP 10000u
+#define LOG_SKIP 100000u
 
 /* partition.c */
 int partition_open(struct partition *p, int first, void (*fn)(struct partition *p, int result));

@@ -8,8 +8,9 @@
 /*
  * Records by position. From near to far:
  *
- *   newest  the newest bytes that were appended, in one piece without a hole. When it is full the
- *           older half goes.
+ *   newest  the newest bytes that were appended, in two pieces of 128 kB. When the newer one is
+ *           full it becomes the older one, which goes. No record lies in both. A new segment
+ *           begins with none.
  *   blocks  four of 16 kB that were read from files lately. Walks go backwards through a room, so a
  *           block lies mostly before the position that was asked for.
  *   files   the tail's own, and that of the tail before as long as its end is not on disk: they see
@@ -41,8 +42,8 @@
  */
 
 enum {
-    NEWEST_BYTES = 256 << 10,
-    NEWEST_KEPT = NEWEST_BYTES / 2,
+    NEWEST = 2,
+    NEWEST_BYTES = 128 << 10,
     BLOCKS = 4,
     BLOCK_BYTES = 16 << 10,
     BLOCK_BEFORE = 12 << 10,
@@ -79,6 +80,12 @@ struct block {
     char *bytes; /* BLOCK_BYTES, at its first use */
 };
 
+struct piece {
+    uint64_t position;
+    size_t len;
+    char *bytes; /* NEWEST_BYTES, at its first use */
+};
+
 struct opening {
     struct reading *reading; /* NULL: ended */
     struct roda_ctx *x;
@@ -93,9 +100,7 @@ struct reading {
     uint32_t ending;       /* 1: takes no reads any more */
     struct roda_ctx *x;
 
-    char *newest;
-    uint64_t newest_from;
-    size_t newest_len;
+    struct piece newest[NEWEST]; /* the newer one first */
 
     struct block blocks[BLOCKS];
     uint64_t uses;
@@ -151,30 +156,25 @@ static struct reading *reading_of(struct partition *p)
 void partition_cache_put(struct partition *p, uint64_t position, struct roda_str bytes)
 {
     struct reading *reading = reading_of(p);
+    struct piece *newer;
 
-    if (!reading)
+    if (!reading || bytes.len > NEWEST_BYTES)
         return;
-    if (!reading->newest && !(reading->newest = roda_alloc(p->x, NEWEST_BYTES)))
-        return;
-    if (position != reading->newest_from + reading->newest_len || bytes.len > NEWEST_BYTES) {
-        reading->newest_from = position;
-        reading->newest_len = 0;
+    newer = &reading->newest[0];
+    if (position != newer->position + newer->len)
+        newer->len = reading->newest[1].len = 0;
+    if (newer->len + bytes.len > NEWEST_BYTES) {
+        struct piece older = reading->newest[1];
+        reading->newest[1] = *newer;
+        *newer = older;
+        newer->len = 0;
     }
-    if (bytes.len > NEWEST_BYTES)
+    if (!newer->len)
+        newer->position = position;
+    if (!newer->bytes && !(newer->bytes = roda_alloc(p->x, NEWEST_BYTES)))
         return;
-    if (reading->newest_len + bytes.len > NEWEST_BYTES) {
-        size_t keep = NEWEST_BYTES - bytes.len;
-        if (keep > NEWEST_KEPT)
-            keep = NEWEST_KEPT;
-        if (keep > reading->newest_len)
-            keep = reading->newest_len;
-        size_t gone = reading->newest_len - keep;
-        memmove(reading->newest, reading->newest + gone, keep);
-        reading->newest_from += gone;
-        reading->newest_len = keep;
-    }
-    memcpy(reading->newest + reading->newest_len, bytes.ptr, bytes.len);
-    reading->newest_len += bytes.len;
+    memcpy(newer->bytes + newer->len, bytes.ptr, bytes.len);
+    newer->len += bytes.len;
 }
 
 /* Whether [from, from + len) holds a whole record at position. */
@@ -189,9 +189,11 @@ static int decode_in(uint64_t from, const char *bytes, size_t len, uint64_t posi
 
 static int find_in_memory(struct reading *reading, uint64_t position, struct log_record *ret_record)
 {
-    if (!decode_in(reading->newest_from, reading->newest, reading->newest_len, position,
-                   ret_record))
-        return 1;
+    for (size_t i = 0; i < NEWEST; i++) {
+        const struct piece *piece = &reading->newest[i];
+        if (!decode_in(piece->position, piece->bytes, piece->len, position, ret_record))
+            return 1;
+    }
     for (size_t i = 0; i < BLOCKS; i++) {
         struct block *block = &reading->blocks[i];
         if (decode_in(block->position, block->bytes, block->len, position, ret_record))
@@ -780,7 +782,8 @@ void partition_cache_free(struct partition *p)
         p->segments[i].file = NULL;
         p->segments[i].opening = p->segments[i].readers = 0;
     }
-    roda_free(p->x, reading->newest);
+    for (size_t i = 0; i < NEWEST; i++)
+        roda_free(p->x, reading->newest[i].bytes);
     for (size_t i = 0; i < BLOCKS; i++)
         roda_free(p->x, reading->blocks[i].bytes);
     p->reading = NULL;
