@@ -82,6 +82,13 @@ static struct waiting *entry(struct commit *c, uint32_t i)
     return &c->ring[(c->oldest + i) & (c->room - 1)];
 }
 
+static void entry_end(const struct waiting *what)
+{
+    if (what->room)
+        what->room->users--;
+    roda_msg_unref(what->msg);
+}
+
 void commit_free(struct roda_ctx *x)
 {
     struct commit *c = commit_of(x);
@@ -89,7 +96,7 @@ void commit_free(struct roda_ctx *x)
     if (!c)
         return;
     for (uint32_t i = 0; i < c->n; i++)
-        roda_msg_unref(entry(c, i)->msg);
+        entry_end(entry(c, i));
     roda_count(x, LOG_DEFERRED, -(int64_t)c->n);
     roda_timer_stop(c->retry);
     roda_timer_stop(c->interval);
@@ -169,6 +176,14 @@ static struct place *place_slot(struct commit *c, struct roda_str name)
     }
     h = ((uint64_t)first << 32 | last) + name.len;
     return &c->places[(h * UINT64_C(0x9e3779b97f4a7c15) >> 32) % PLACES];
+}
+
+void commit_forget_places(struct roda_ctx *x)
+{
+    struct commit *c = commit_of(x);
+
+    for (uint32_t i = 0; c && i < PLACES; i++)
+        c->places[i].valid = 0;
 }
 
 /* p NULL: not kept. room NULL: not there, or memory is out. Good until the next call. */
@@ -277,6 +292,8 @@ static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
     if (!has_room(x))
         return lose(x);
     (void)roda_msg_ref(what.msg);
+    if (what.room)
+        what.room->users++;
     if (!what.end && !what.ready)
         count_waiting(&what, 1);
     else if (c->written == c->n)
@@ -389,37 +406,25 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev)
                        place->p->error ? strerror(-place->p->error) : "the log is not open");
 }
 
-roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
+static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
 {
-    struct roda_msg *msg = ev->msg;
-    const struct place *place;
-    struct waiting what;
-    int must;
+    struct partition *p = what.p;
+    struct log_room *room = what.room;
     int64_t end;
+    int must;
 
-    if (!keeps(msg))
-        return RODA_PASS;
-    place = find_place(x, msg);
-    if (!place->p)
-        return RODA_PASS;
-    what = (struct waiting){.p = place->p, .room = place->room, .msg = msg};
-    if (!place->room) {
+    what.number = partition_number(room, what.msg);
+    must = needs_disk(room, what.number);
+    if (room->number < what.number)
+        room->number = what.number;
+    if (p->state != PARTITION_READY) {
         what.ready = 1;
-        what.result = -ENOMEM;
-        return wait_with(x, what);
-    }
-    what.number = partition_number(place->room, msg);
-    must = needs_disk(place->room, what.number);
-    if (place->room->number < what.number)
-        place->room->number = what.number;
-    if (place->p->state != PARTITION_READY) {
-        what.ready = 1;
-        what.result = place->p->error ? place->p->error : -EIO;
-        return must ? wait_with(x, what) : unlogged(x, place->room, msg);
+        what.result = p->error ? p->error : -EIO;
+        return must ? wait_with(x, what) : unlogged(x, room, what.msg);
     }
     if (must && !has_room(x))
         return lose(x); /* it is refused, so it must not be in the file */
-    end = place->p->waiting ? -ENOBUFS : partition_append(place->p, place->room, msg);
+    end = p->waiting ? -ENOBUFS : partition_append(p, room, what.msg);
     if (end == -ENOBUFS) {
         retry(x, commit_of(x));
         return wait_with(x, what);
@@ -427,19 +432,42 @@ roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
     if (end < 0) {
         what.ready = 1;
         what.result = (int)end;
-        return must ? wait_with(x, what) : unlogged(x, place->room, msg);
+        return must ? wait_with(x, what) : unlogged(x, room, what.msg);
     }
     what.end = (uint64_t)end;
     if (must) {
         roda_verdict verdict = wait_with(x, what);
-        partition_want_sync(place->p);
+        partition_want_sync(p);
         return verdict;
     }
-    if (what.number > sync_reaches(place->room) + LOG_SKIP / 2)
-        partition_want_sync(place->p);
+    if (what.number > sync_reaches(room) + LOG_SKIP / 2)
+        partition_want_sync(p);
     sync_in_time(x);
-    show(place->p, place->room, msg, what.number);
+    show(p, room, what.msg, what.number);
     return RODA_PASS;
+}
+
+roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)
+{
+    const struct place *place;
+    struct waiting what;
+    roda_verdict verdict;
+
+    if (!keeps(ev->msg))
+        return RODA_PASS;
+    place = find_place(x, ev->msg);
+    if (!place->p)
+        return RODA_PASS;
+    what = (struct waiting){.p = place->p, .room = place->room, .msg = ev->msg};
+    if (!what.room) {
+        what.ready = 1;
+        what.result = -ENOMEM;
+        return wait_with(x, what);
+    }
+    what.room->users++; /* a segment may begin meanwhile */
+    verdict = write_new(x, what);
+    what.room->users--;
+    return verdict;
 }
 
 /* ---- letting go ---------------------------------------------------------------------------- */
@@ -512,7 +540,7 @@ static uint32_t let_go(struct roda_ctx *x, struct commit *c)
             roda_count(x, LOG_REFUSED, 1);
         else if (what.end)
             show(what.p, what.room, what.msg, what.number);
-        roda_msg_unref(what.msg);
+        entry_end(&what);
     }
     if (!n)
         return 0;

@@ -17,7 +17,8 @@
  * record in the damaged place. The next older one stands in for it: a jump there leads farther
  * than it should, but back in the same chain.
  *
- * A room whose LOG_ROOM was lost gets its name from the message.
+ * A room whose LOG_ROOM was lost gets its name from the message. A name that has another id than
+ * before is a room of which no record was left, and that began anew: the one before is gone.
  *
  * REFUSED. A broker that heals has told the senders of durable messages that were not on disk that
  * they are refused, though some of their records may stand in the file: those with a number beyond
@@ -31,6 +32,7 @@
  */
 
 struct trace {
+    uint32_t room;               /* id */
     uint64_t void_from, void_to; /* 0: nothing was refused */
     uint32_t damages;            /* how many there were when the room was last read of */
 };
@@ -48,27 +50,58 @@ void found_clear(struct found *f)
     *f = (struct found){.x = x, .p = f->p, .healing = f->healing};
 }
 
+/* The first one whose id is not smaller: they stand by id. */
+static uint32_t trace_place(const struct found *f, uint32_t id)
+{
+    uint32_t from = 0, to = f->n_traces;
+
+    if (to && f->traces[to - 1].room < id)
+        return to; /* rooms are met in that order, mostly */
+    while (from < to) {
+        uint32_t middle = from + (to - from) / 2;
+        if (f->traces[middle].room < id)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
 static struct trace *trace_of(struct found *f, uint32_t id)
 {
-    struct trace *traces;
-    uint32_t more = f->traces_room ? f->traces_room : 16;
+    uint32_t at = trace_place(f, id);
+    uint32_t more = f->traces_room ? f->traces_room * 2 : 16;
+    struct trace *traces = f->traces;
 
-    if (id <= f->traces_room)
-        return &f->traces[id - 1];
-    while (more < id)
-        more = more > UINT32_MAX / 2 ? UINT32_MAX : more * 2;
-    traces = roda_realloc(f->x, f->traces, more * sizeof(*traces));
-    if (!traces)
-        return NULL;
-    memset(traces + f->traces_room, 0, (more - f->traces_room) * sizeof(*traces));
-    f->traces = traces;
-    f->traces_room = more;
-    return &traces[id - 1];
+    if (at < f->n_traces && traces[at].room == id)
+        return &traces[at];
+    if (f->n_traces == f->traces_room) {
+        traces = more > f->traces_room ? roda_realloc(f->x, traces, more * sizeof(*traces)) : NULL;
+        if (!traces)
+            return NULL;
+        f->traces = traces;
+        f->traces_room = more;
+    }
+    memmove(traces + at + 1, traces + at, (f->n_traces++ - at) * sizeof(*traces));
+    traces[at] = (struct trace){.room = id};
+    return &traces[at];
+}
+
+/* Whether a good record of the room stands behind the last damaged place. */
+static int is_traced_since(const struct found *f, uint32_t id)
+{
+    uint32_t at = trace_place(f, id);
+
+    return at < f->n_traces && f->traces[at].room == id && f->traces[at].damages == f->damages;
 }
 
 static struct log_room *add_room(struct found *f, uint32_t id, struct roda_str folded,
                                  struct roda_str name)
 {
+    struct log_room *before = log_rooms_find(&f->rooms, folded);
+
+    if (before)
+        log_rooms_remove(f->x, &f->rooms, before);
     return log_rooms_add(f->x, &f->rooms, id, folded, name);
 }
 
@@ -82,19 +115,15 @@ static const struct log_room *running(const struct found *f, uint32_t id)
 
 /* ---- LOG_ROOM --------------------------------------------------------------------------- */
 
-static int same_text(struct roda_str a, struct roda_str b)
-{
-    return a.len == b.len && !memcmp(a.ptr, b.ptr, a.len);
-}
-
-/* One id, one name. */
+/* One id, one name; one name, one id at a time. */
 static int names_agree(const struct found *f, const struct log_room_record *record)
 {
     const struct log_room *by_id = log_rooms_by_id(&f->rooms, record->room);
+    const struct log_room *by_name = log_rooms_find(&f->rooms, record->folded);
 
     if (by_id)
-        return same_text(log_room_folded(by_id), record->folded);
-    return !log_rooms_find(&f->rooms, record->folded);
+        return by_name == by_id;
+    return !by_name || by_name->id < record->room;
 }
 
 int found_counts_refused(const struct found *f, const struct log_record *record)
@@ -146,6 +175,7 @@ static struct log_room *adopt(struct found *f, const struct log_message *message
 {
     char folded[LOG_NAME_MAX];
     struct roda_str name = message->to;
+    const struct log_room *other;
     size_t len;
 
     if (message->flags & RODA_MSG_DIRECT) {
@@ -157,8 +187,8 @@ static struct log_room *adopt(struct found *f, const struct log_message *message
         if (len && roda_room_partition((struct roda_str){folded, len}) != f->p->index)
             len = 0;
     }
-    if (!len || name.len > LOG_NAME_MAX ||
-        log_rooms_find(&f->rooms, (struct roda_str){folded, len})) {
+    other = len ? log_rooms_find(&f->rooms, (struct roda_str){folded, len}) : NULL;
+    if (!len || name.len > LOG_NAME_MAX || (other && other->id > message->room)) {
         len = (size_t)snprintf(folded, sizeof(folded), "?%u", message->room);
         name = (struct roda_str){folded, len};
     }
@@ -264,12 +294,12 @@ static int rebuild(struct found *f, struct log_room *room, uint64_t position,
 static int take_message(struct found *f, uint64_t position, const struct log_message *message)
 {
     const struct log_room *now = running(f, message->room);
-    struct trace *trace = trace_of(f, message->room);
     struct log_room *room = log_rooms_by_id(&f->rooms, message->room);
 
-    if (!trace)
-        return -ENOMEM;
     if (now && message->number > now->shown) {
+        struct trace *trace = trace_of(f, message->room);
+        if (!trace)
+            return -ENOMEM;
         if (!trace->void_from)
             trace->void_from = message->number;
         trace->void_to = message->number;
@@ -328,11 +358,13 @@ int found_take(struct found *f, uint64_t position, const struct log_record *reco
     f->ended = record->type == LOG_END;
     if (record->type == LOG_START)
         return take_start(f, &record->start);
+    if (record->type == LOG_OPEN && f->rooms.ids < record->open.ids)
+        f->rooms.ids = record->open.ids;
     if (record->type == LOG_ROOM)
         r = take_room(f, record);
     else if (record->type == LOG_MESSAGE)
         r = take_message(f, position, &record->message);
-    if (!id || r == -ENOMEM)
+    if (!id || !f->damages || r == -ENOMEM)
         return r;
     trace = trace_of(f, id);
     if (!trace)
@@ -390,24 +422,23 @@ static int apply_rooms(struct found *f)
 {
     struct log_rooms *rooms = &f->p->rooms;
 
-    for (uint32_t i = 0; i < f->rooms.ids; i++) {
-        const struct log_room *from = f->rooms.by_id[i];
+    for (const struct log_room *from = f->rooms.oldest; from; from = from->newer) {
         struct log_room *added;
-        if (!from || log_rooms_by_id(rooms, i + 1))
+        if (log_rooms_by_id(rooms, from->id) || log_rooms_find(rooms, log_room_folded(from)))
             continue;
-        added = log_rooms_add(f->x, rooms, i + 1, log_room_folded(from), log_room_name(from));
+        added = log_rooms_add(f->x, rooms, from->id, log_room_folded(from), log_room_name(from));
         if (!added)
             return -ENOMEM;
         added->shown = UINT64_MAX; /* nobody here has refused anything */
     }
-    for (uint32_t i = 0; i < rooms->ids; i++) {
-        struct log_room *from = log_rooms_by_id(&f->rooms, i + 1);
-        if (!rooms->by_id[i])
-            continue;
-        forget_records(rooms->by_id[i]);
+    for (struct log_room *to = rooms->oldest; to; to = to->newer) {
+        struct log_room *from = log_rooms_by_id(&f->rooms, to->id);
+        forget_records(to);
         if (from)
-            apply_room(rooms->by_id[i], from);
+            apply_room(to, from);
     }
+    if (rooms->ids < f->rooms.ids)
+        rooms->ids = f->rooms.ids;
     return 0;
 }
 
@@ -415,24 +446,24 @@ static int list_voids(struct found *f)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < f->traces_room; i++)
+    for (uint32_t i = 0; i < f->n_traces; i++)
         n += f->traces[i].void_from != 0;
     if (!n)
         return 0;
     f->voids = roda_alloc(f->x, n * sizeof(*f->voids));
     if (!f->voids)
         return -ENOMEM;
-    for (uint32_t i = 0; i < f->traces_room; i++)
+    for (uint32_t i = 0; i < f->n_traces; i++)
         if (f->traces[i].void_from)
             f->voids[f->n_voids++] =
-                (struct log_void){i + 1, f->traces[i].void_from, f->traces[i].void_to};
+                (struct log_void){f->traces[i].room, f->traces[i].void_from, f->traces[i].void_to};
     return 0;
 }
 
 /* Whether everything shown in the room is surely known. */
 static int is_certain(const struct found *f, const struct log_room *room)
 {
-    if (f->damages && (room->id > f->traces_room || f->traces[room->id - 1].damages < f->damages))
+    if (f->damages && !is_traced_since(f, room->id))
         return 0;
     return f->ended ||
            (f->started && log_choice_durable(f->sync, f->sync_rooms, log_room_folded(room)));
@@ -442,10 +473,9 @@ static void skip_numbers(struct found *f)
 {
     uint64_t skip = LOG_SKIP + (f->damages ? LOG_SKIP + f->damaged_bytes : 0);
 
-    for (uint32_t i = 0; i < f->p->rooms.ids; i++) {
-        struct log_room *room = f->p->rooms.by_id[i];
-        uint64_t before = room ? room->epoch : 0;
-        if (!room || is_certain(f, room))
+    for (struct log_room *room = f->p->rooms.oldest; room; room = room->newer) {
+        uint64_t before = room->epoch;
+        if (is_certain(f, room))
             continue;
         while (!room->epoch || room->epoch == before)
             roda_random(f->x, &room->epoch, sizeof(room->epoch));

@@ -11,8 +11,8 @@ struct found { /* zeroed but for the first three: nothing was read */
     uint32_t healing; /* 1: p->rooms are those of a running broker */
 
     struct log_rooms rooms;
-    struct trace *traces; /* by id - 1 */
-    uint32_t traces_room;
+    struct trace *traces; /* by id, of rooms with something to remember */
+    uint32_t n_traces, traces_room;
     uint32_t ended;   /* 1: the last record is LOG_END */
     uint32_t started; /* 1: a LOG_START was read; its settings: */
     uint32_t sync;

@@ -94,6 +94,8 @@ static void end(struct walk *w, int result)
     struct roda_ctx *x = w->p->x;
 
     ask->walk = NULL;
+    if (w->room)
+        w->room->users--;
     if (!result) {
         size_t len = w->to - w->from;
         if (len)
@@ -548,6 +550,8 @@ int history_find(struct history_ask *ask)
     w->ask = ask;
     w->p = ask->p;
     w->room = log_rooms_find(&ask->p->rooms, ask->query.room);
+    if (w->room)
+        w->room->users++;
     ask->bytes = NULL;
     ask->n_bytes = 0;
     ask->n = ask->more = 0;

@@ -96,6 +96,8 @@ roda_verdict commit_admit(struct roda_ctx *x, struct roda_event *ev);
 void commit_watch(struct roda_ctx *x);
 /* A partition has synced further or can take more: lets go what may go. */
 void commit_advance(struct roda_ctx *x);
+/* Rooms are taken out: which one a name means is to be found anew. */
+void commit_forget_places(struct roda_ctx *x);
 /* Nothing that waits for this partition will be written. Its rooms may be replaced after this. */
 void commit_broken(struct roda_ctx *x, const struct partition *p, int error);
 

@@ -55,7 +55,7 @@ struct writer {
     struct roda_file *old; /* its last sync is under way */
     uint64_t settled;      /* behind the tail's snapshot */
     uint32_t snapshot;     /* 1: not complete; next_room is the next to be described */
-    uint32_t next_room;
+    struct log_room *next_room;
     struct log_void *voids; /* to be written behind the snapshot */
     uint32_t n_voids;
 
@@ -444,11 +444,8 @@ static uint64_t next_segment_bytes(const struct partition *p)
 {
     uint64_t bytes = (uint64_t)log_conf_of(p->x)->segment_bytes, snapshot = LOG_HEADER_BYTES;
 
-    for (uint32_t i = 0; i < p->rooms.ids; i++) {
-        const struct log_room *room = p->rooms.by_id[i];
-        if (room)
-            snapshot += room_bytes(room);
-    }
+    for (const struct log_room *room = p->rooms.oldest; room; room = room->newer)
+        snapshot += room_bytes(room);
     return snapshot * 4 > bytes ? snapshot * 4 : bytes;
 }
 
@@ -518,6 +515,24 @@ static int put_header(struct partition *p, int64_t created_ns)
     return offset < 0 ? (int)offset : 0;
 }
 
+/* Rooms of which no record is left and whom nobody waits for: else everybody who ever opened a room
+ * would be described in each segment for ever. If something is said there again, it is a new room
+ * with another id, and if nobody was there meanwhile with another epoch. */
+static void forget_rooms(struct partition *p)
+{
+    uint64_t oldest = p->segments[0].base;
+    struct log_room *room, *newer;
+
+    if (p->state != PARTITION_READY && !p->writer->opening_first)
+        return; /* healing: what was refused is not stated yet */
+    for (room = p->rooms.oldest; room; room = newer) {
+        newer = room->newer;
+        if (!room->users && !room->dirty && (!room->n_trees || room->trees[0].root < oldest))
+            log_rooms_remove(p->x, &p->rooms, room);
+    }
+    commit_forget_places(p->x);
+}
+
 /* The next file is the tail now. */
 static void use_next(struct partition *p)
 {
@@ -548,7 +563,6 @@ static void use_next(struct partition *p)
     w->next = NULL;
     w->next_state = NEXT_NONE;
     w->snapshot = 1;
-    w->next_room = 0;
     if (!w->old)
         w->synced = w->base;
     if (add_segment(p, w->base, LOG_HEADER_BYTES, created_ns)) {
@@ -557,22 +571,23 @@ static void use_next(struct partition *p)
     }
     partition_tail_file(p, w->tail);
     partition_old_file(p, w->old);
-    for (uint32_t i = 0; i < p->rooms.ids; i++)
-        if (p->rooms.by_id[i])
-            p->rooms.by_id[i]->recorded = 0;
+    forget_rooms(p);
+    for (struct log_room *room = p->rooms.oldest; room; room = room->newer)
+        room->recorded = 0;
+    w->next_room = p->rooms.oldest;
 }
 
 /* 0: it is complete. -ENOBUFS: later. */
 static int write_snapshot(struct partition *p)
 {
     struct writer *w = p->writer;
-    struct log_record open = {.type = LOG_OPEN};
+    struct log_record open = {.type = LOG_OPEN, .open.ids = p->rooms.ids};
     int r = 0;
 
-    for (; !r && w->next_room < p->rooms.ids; w->next_room++) {
-        struct log_room *room = p->rooms.by_id[w->next_room];
+    for (; !r && w->next_room; w->next_room = w->next_room->newer) {
+        struct log_room *room = w->next_room;
         /* A room that was never recorded gets its record in front of its first message. */
-        if (room && (room->known || room->kept || room->dirty))
+        if (room->known || room->kept || room->dirty)
             r = put_room(p, room);
         if (r)
             return r;
@@ -727,11 +742,9 @@ struct log_room *partition_room(struct partition *p, struct roda_str folded, str
 /* Whether messages stand in the tail. */
 static int holds_messages(const struct partition *p)
 {
-    for (uint32_t i = 0; i < p->rooms.ids; i++) {
-        const struct log_room *room = p->rooms.by_id[i];
-        if (room && room->n_trees && room->trees[0].root > p->writer->base)
+    for (const struct log_room *room = p->rooms.oldest; room; room = room->newer)
+        if (room->n_trees && room->trees[0].root > p->writer->base)
             return 1;
-    }
     return 0;
 }
 
@@ -829,9 +842,8 @@ static void go_on_in(struct partition *p, const struct recovered *found)
         partition_break(p, r);
         return;
     }
-    for (uint32_t i = 0; i < p->rooms.ids; i++)
-        if (p->rooms.by_id[i])
-            p->rooms.by_id[i]->recorded = 1;
+    for (struct log_room *room = p->rooms.oldest; room; room = room->newer)
+        room->recorded = 1;
 }
 
 static void on_recovered(struct partition *p, const struct recovered *found, int result)
@@ -845,11 +857,8 @@ static void on_recovered(struct partition *p, const struct recovered *found, int
         return;
     }
     w->ended_badly = found->end && !found->clean;
-    for (uint32_t i = 0; i < p->rooms.ids; i++) {
-        struct log_room *room = p->rooms.by_id[i];
-        uint32_t choice = room ? log_choice(log_conf_of(p->x), log_room_folded(room)) : 0;
-        if (!room)
-            continue;
+    for (struct log_room *room = p->rooms.oldest; room; room = room->newer) {
+        uint32_t choice = log_choice(log_conf_of(p->x), log_room_folded(room));
         room->durable = (choice & RODA_HISTORY_DURABLE) != 0;
         if (w->opening_first)
             room->shown = room->number;
@@ -965,11 +974,9 @@ static int state_numbers(struct partition *p)
 {
     int r = 0;
 
-    for (uint32_t i = 0; !r && i < p->rooms.ids; i++) {
-        struct log_room *room = p->rooms.by_id[i];
-        if (room && room->number > room->kept && room->number > room->stated)
+    for (struct log_room *room = p->rooms.oldest; !r && room; room = room->newer)
+        if (room->number > room->kept && room->number > room->stated)
             r = put_room(p, room);
-    }
     return r;
 }
 

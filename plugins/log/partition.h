@@ -73,8 +73,8 @@ int partition_open(struct partition *p, int first, void (*fn)(struct partition *
 void partition_close(struct partition *p);
 /* Once a second. */
 void partition_tick(struct partition *p);
-/* Appends a message of a room: msg has number, prev, time and epoch. Returns the position behind
- * the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
+/* Appends a message of a room in use: msg has number, prev, time and epoch. Returns the position
+ * behind the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);
 /* The number that the record of a message has, if it is the room's next: the message's own. Two
  * people (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting.

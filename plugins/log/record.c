@@ -273,6 +273,7 @@ enum {
     START_BYTES = 4 + 8 + 2,
     ROOM_BYTES = 4 + 5 * 8 + 3 * 2,
     TREE_BYTES = 4 * 8,
+    OPEN_BYTES = 4,
     MESSAGE_BYTES = 2 * 4 + 2 * 1 + 2 + 10 * 8 + (RODA_PERSON_FIELDS + 1) * 2 + 2 * 4,
     TAG_BYTES = 2 + 4,
     VOID_BYTES = 4 + 2 * 8,
@@ -362,6 +363,16 @@ static void get_room(struct reader *r, struct log_room_record *room)
     get_text(r, &room->name);
     if (!r->bad)
         require(r, are_trees_of(room));
+}
+
+static char *put_open(char *at, const struct log_open *open)
+{
+    return put_u32(at, open->ids);
+}
+
+static void get_open(struct reader *r, struct log_open *open)
+{
+    open->ids = get_u32(r);
 }
 
 static char *put_message(char *at, const struct log_message *message)
@@ -504,8 +515,9 @@ static size_t body_bytes(const struct log_record *record)
         return message_bytes(&record->message);
     case LOG_VOID:
         return VOID_BYTES;
-    case LOG_END:
     case LOG_OPEN:
+        return OPEN_BYTES;
+    case LOG_END:
         return 0;
     }
     return TOO_MANY;
@@ -526,8 +538,10 @@ static void put_body(char *at, const struct log_record *record)
     case LOG_VOID:
         put_void(at, &record->voided);
         break;
-    case LOG_END:
     case LOG_OPEN:
+        put_open(at, &record->open);
+        break;
+    case LOG_END:
         break;
     }
 }
@@ -562,8 +576,10 @@ static void get_body(struct reader *r, struct log_record *record)
     case LOG_VOID:
         get_void(r, &record->voided);
         break;
-    case LOG_END:
     case LOG_OPEN:
+        get_open(r, &record->open);
+        break;
+    case LOG_END:
         break;
     default:
         r->bad = 1;

@@ -34,7 +34,7 @@ enum log_type {
     LOG_END = 2,   /* the broker ended, all before this is written; followed by nothing or START */
     LOG_ROOM = 3,  /* a room and where it stands: in the snapshot at a segment's front, and where a
                       room is new or has a new epoch */
-    LOG_OPEN = 4,  /* the snapshot is complete */
+    LOG_OPEN = 4,  /* the snapshot is complete, and how many rooms there ever were */
     LOG_MESSAGE = 5,
     LOG_VOID = 6, /* numbers that were refused though their records may stand before this */
 };
@@ -67,6 +67,10 @@ struct log_room_record {
     uint32_t n_trees;
 };
 
+struct log_open {
+    uint32_t ids; /* the last one that a room was given */
+};
+
 #define LOG_TAGS_MAX 64u
 struct log_message {
     uint32_t room;
@@ -97,6 +101,7 @@ struct log_record { /* texts point into the bytes that were decoded */
     union {
         struct log_start start;
         struct log_room_record room;
+        struct log_open open;
         struct log_message message;
         struct log_void voided;
     };

@@ -4,28 +4,32 @@
 #include <string.h>
 
 /*
- * Two ways to a room: by its folded name (chains, as many as there are rooms or up to twice so
- * many, hashed with the broker's key since anybody may choose names) and by its id (an array, as
- * ids are given one after the other). The table owns the rooms; they never move and never go, so a
- * pointer to one holds until log_rooms_clear().
+ * Two ways to a room: by its folded name and by its id, in as many chains as there are rooms or up
+ * to twice so many. Names are hashed with the broker's key, since anybody may choose them; ids are
+ * given one after the other. The table owns the rooms; they never move.
  *
  * What a room's chain looks like is in its trees (record.h), of which there are at most two more
  * than the digits of its count. Their array grows before anything is changed, so that a failure
  * leaves the room as it was.
  */
 
-enum { FIRST_CHAINS = 16, FIRST_IDS = 16, FIRST_TREES = 4 };
+enum { FIRST_CHAINS = 16, FIRST_TREES = 4 };
 
 /* ---- the table -------------------------------------------------------------------------- */
 
-static uint32_t chain_of(const struct log_rooms *rooms, struct roda_str folded)
+static struct log_room **name_chain(const struct log_rooms *rooms, struct roda_str folded)
 {
-    return (uint32_t)roda_hash(folded) & (rooms->n_chains - 1);
+    return &rooms->by_name[(uint32_t)roda_hash(folded) & (rooms->n_chains - 1)];
+}
+
+static struct log_room **id_chain(const struct log_rooms *rooms, uint32_t id)
+{
+    return &rooms->by_id[id & (rooms->n_chains - 1)];
 }
 
 struct log_room *log_rooms_find(const struct log_rooms *rooms, struct roda_str folded)
 {
-    struct log_room *room = rooms->n_chains ? rooms->by_name[chain_of(rooms, folded)] : NULL;
+    struct log_room *room = rooms->n_chains ? *name_chain(rooms, folded) : NULL;
 
     while (room && (room->folded_len != folded.len || memcmp(room->text, folded.ptr, folded.len)))
         room = room->next_by_name;
@@ -34,7 +38,22 @@ struct log_room *log_rooms_find(const struct log_rooms *rooms, struct roda_str f
 
 struct log_room *log_rooms_by_id(const struct log_rooms *rooms, uint32_t id)
 {
-    return id && id <= rooms->ids ? rooms->by_id[id - 1] : NULL;
+    struct log_room *room = rooms->n_chains ? *id_chain(rooms, id) : NULL;
+
+    while (room && room->id != id)
+        room = room->next_by_id;
+    return room;
+}
+
+static void enter_chains(const struct log_rooms *rooms, struct log_room *room)
+{
+    struct log_room **by_name = name_chain(rooms, log_room_folded(room));
+    struct log_room **by_id = id_chain(rooms, room->id);
+
+    room->next_by_name = *by_name;
+    *by_name = room;
+    room->next_by_id = *by_id;
+    *by_id = room;
 }
 
 static int grow_chains(struct roda_ctx *x, struct log_rooms *rooms)
@@ -45,38 +64,17 @@ static int grow_chains(struct roda_ctx *x, struct log_rooms *rooms)
         return 0;
     larger.n_chains = rooms->n_chains ? rooms->n_chains * 2 : FIRST_CHAINS;
     larger.by_name = roda_alloc(x, larger.n_chains * sizeof(struct log_room *));
-    if (!larger.by_name)
+    larger.by_id = roda_alloc(x, larger.n_chains * sizeof(struct log_room *));
+    if (!larger.by_name || !larger.by_id) {
+        roda_free(x, larger.by_name);
+        roda_free(x, larger.by_id);
         return rooms->n_chains ? 0 : -ENOMEM; /* long chains are better than none */
-    for (uint32_t i = 0; i < rooms->ids; i++) {
-        struct log_room *room = rooms->by_id[i];
-        if (!room)
-            continue;
-        uint32_t chain = chain_of(&larger, log_room_folded(room));
-        room->next_by_name = larger.by_name[chain];
-        larger.by_name[chain] = room;
     }
+    for (struct log_room *room = rooms->oldest; room; room = room->newer)
+        enter_chains(&larger, room);
     roda_free(x, rooms->by_name);
+    roda_free(x, rooms->by_id);
     *rooms = larger;
-    return 0;
-}
-
-static int grow_ids(struct roda_ctx *x, struct log_rooms *rooms, uint32_t id)
-{
-    size_t room = rooms->ids_room ? rooms->ids_room : FIRST_IDS;
-    struct log_room **by_id;
-
-    if (id <= rooms->ids_room)
-        return 0;
-    while (room < id)
-        room *= 2;
-    if (room > UINT32_MAX)
-        return -ENOMEM;
-    by_id = roda_realloc(x, rooms->by_id, room * sizeof(struct log_room *));
-    if (!by_id)
-        return -ENOMEM;
-    memset(by_id + rooms->ids_room, 0, (room - rooms->ids_room) * sizeof(struct log_room *));
-    rooms->by_id = by_id;
-    rooms->ids_room = (uint32_t)room;
     return 0;
 }
 
@@ -84,11 +82,10 @@ struct log_room *log_rooms_add(struct roda_ctx *x, struct log_rooms *rooms, uint
                                struct roda_str folded, struct roda_str name)
 {
     struct log_room *room;
-    uint32_t chain;
 
     if (!id)
         id = rooms->ids + 1;
-    if (!id || log_rooms_by_id(rooms, id) || grow_chains(x, rooms) || grow_ids(x, rooms, id))
+    if (!id || log_rooms_by_id(rooms, id) || grow_chains(x, rooms))
         return NULL;
     room = roda_alloc(x, sizeof(*room) + folded.len + name.len);
     if (!room)
@@ -98,23 +95,42 @@ struct log_room *log_rooms_add(struct roda_ctx *x, struct log_rooms *rooms, uint
     room->name_len = (uint32_t)name.len;
     memcpy(room->text, folded.ptr, folded.len);
     memcpy(room->text + folded.len, name.ptr, name.len);
-    chain = chain_of(rooms, folded);
-    room->next_by_name = rooms->by_name[chain];
-    rooms->by_name[chain] = room;
-    rooms->by_id[id - 1] = room;
+    enter_chains(rooms, room);
+    room->older = rooms->newest;
+    *(rooms->newest ? &rooms->newest->newer : &rooms->oldest) = room;
+    rooms->newest = room;
     rooms->n++;
     if (id > rooms->ids)
         rooms->ids = id;
     return room;
 }
 
+void log_rooms_remove(struct roda_ctx *x, struct log_rooms *rooms, struct log_room *room)
+{
+    struct log_room **by_name = name_chain(rooms, log_room_folded(room));
+    struct log_room **by_id = id_chain(rooms, room->id);
+
+    while (*by_name != room)
+        by_name = &(*by_name)->next_by_name;
+    while (*by_id != room)
+        by_id = &(*by_id)->next_by_id;
+    *by_name = room->next_by_name;
+    *by_id = room->next_by_id;
+    *(room->older ? &room->older->newer : &rooms->oldest) = room->newer;
+    *(room->newer ? &room->newer->older : &rooms->newest) = room->older;
+    rooms->n--;
+    roda_free(x, room->trees);
+    roda_free(x, room);
+}
+
 void log_rooms_clear(struct roda_ctx *x, struct log_rooms *rooms)
 {
-    for (uint32_t i = 0; i < rooms->ids; i++) {
-        if (!rooms->by_id[i])
-            continue;
-        roda_free(x, rooms->by_id[i]->trees);
-        roda_free(x, rooms->by_id[i]);
+    struct log_room *room;
+
+    while ((room = rooms->oldest)) {
+        rooms->oldest = room->newer;
+        roda_free(x, room->trees);
+        roda_free(x, room);
     }
     roda_free(x, rooms->by_name);
     roda_free(x, rooms->by_id);

@@ -1,13 +1,15 @@
 #ifndef RODA_LOG_ROOM_H
 #define RODA_LOG_ROOM_H
 /* The rooms of one partition, as their records say and beyond: a table by folded name and by id.
- * Rooms are never taken out; a broker has at most max_rooms in life, and what was once kept has an
- * entry as long as its partition has a snapshot with it. */
+ * A room is there from its first message until none of its records is left; see forget_rooms() in
+ * partition.c. */
 #include "record.h"
 
 struct log_room {
-    struct log_room *next_by_name;
+    struct log_room *next_by_name, *next_by_id;
+    struct log_room *older, *newer; /* by the time they were added, so by id */
     uint32_t id;
+    uint32_t users;   /* messages and pages of history at hand: it cannot be taken out */
     uint32_t dirty;   /* 1: on the partition's list of rooms with unsynced records */
     uint32_t durable; /* 1: nobody sees a message before it is on disk */
     uint64_t epoch;
@@ -31,10 +33,11 @@ struct log_room {
     char text[]; /* folded name, then the name as shown */
 };
 
-struct log_rooms {             /* zeroed: empty */
-    struct log_room **by_name; /* chains; power of two */
-    struct log_room **by_id;   /* id - 1; NULL: never seen */
-    uint32_t n_chains, n, ids, ids_room;
+struct log_rooms {                      /* zeroed: empty */
+    struct log_room **by_name, **by_id; /* chains; as many of one as of the other, a power of two */
+    struct log_room *oldest, *newest;
+    uint32_t n_chains, n;
+    uint32_t ids; /* the last one given; none is given twice */
 };
 
 struct log_room *log_rooms_find(const struct log_rooms *rooms, struct roda_str folded);
@@ -42,6 +45,7 @@ struct log_room *log_rooms_by_id(const struct log_rooms *rooms, uint32_t id);
 /* NULL: memory is out. id 0: the next free one. */
 struct log_room *log_rooms_add(struct roda_ctx *x, struct log_rooms *rooms, uint32_t id,
                                struct roda_str folded, struct roda_str name);
+void log_rooms_remove(struct roda_ctx *x, struct log_rooms *rooms, struct log_room *room);
 void log_rooms_clear(struct roda_ctx *x, struct log_rooms *rooms);
 /* Sets what a LOG_ROOM record says / what one more message in the chain changes (kept, count,
  * trees, time, epoch; number if it is greater). -ENOMEM: nothing has changed. */

@@ -529,9 +529,8 @@ void text_repair(struct partition *p)
     if (!text)
         return;
     text->unread &= ~(1u << p->index);
-    for (uint32_t i = 0; i < p->rooms.ids; i++) {
-        const struct log_room *kept = p->rooms.by_id[i];
-        if (!kept || !kept->kept || !log_choice(log_conf_of(p->x), log_room_folded(kept)))
+    for (const struct log_room *kept = p->rooms.oldest; kept; kept = kept->newer) {
+        if (!kept->kept || !log_choice(log_conf_of(p->x), log_room_folded(kept)))
             continue;
         struct text_room *room = find_room(text, p, log_room_folded(kept));
         if (!room)

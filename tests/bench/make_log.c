@@ -105,6 +105,7 @@ static void open_segment(struct out *out, uint64_t base)
                                 .created_ns = START_NS};
     struct log_record record = {.type = LOG_ROOM};
     char path[4096], name[LOG_NAME_BYTES], bytes[LOG_HEADER_BYTES];
+    uint32_t last_id = 0;
 
     close_segment(out);
     log_segment_name(out->partition, base, name);
@@ -119,9 +120,11 @@ static void open_segment(struct out *out, uint64_t base)
         if (rooms[i].partition != out->partition)
             continue;
         record.room = rooms[i].state;
+        if (last_id < rooms[i].state.room)
+            last_id = rooms[i].state.room;
         put_record(out, &record);
     }
-    record = (struct log_record){.type = LOG_OPEN};
+    record = (struct log_record){.type = LOG_OPEN, .open.ids = last_id};
     put_record(out, &record);
     record = (struct log_record){.type = LOG_START, .start = {.sync = 1, .time_ns = START_NS}};
     record.start.sync_rooms = (struct roda_str){"", 0};

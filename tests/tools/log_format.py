@@ -53,6 +53,10 @@ def start_record(sync=1, time_ns=0, sync_rooms=b""):
     return frame(START, struct.pack("<IqH", sync, time_ns, len(sync_rooms)) + sync_rooms)
 
 
+def open_record(ids):
+    return frame(OPEN, struct.pack("<I", ids))
+
+
 def void_record(room, first, last):
     return frame(VOID, struct.pack("<IQQ", room, first, last))
 
@@ -142,7 +146,7 @@ def read_body(kind, body):
     if kind == END:
         return {"type": "end"}
     if kind == OPEN:
-        return {"type": "open"}
+        return {"type": "open", "ids": struct.unpack("<I", body)[0]}
     if kind == VOID:
         return {"type": "void", **dict(zip(["room", "from", "to"], struct.unpack("<IQQ", body)))}
     if kind == ROOM:
@@ -213,7 +217,7 @@ class Partition:
         self.size = HEADER_BYTES
         for room in self.rooms.values():
             self.put(room_record(room))
-        self.put(frame(OPEN))
+        self.put(open_record(len(self.rooms)))
         self.put(start_record())
 
     def put(self, data, message=None):

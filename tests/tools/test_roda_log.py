@@ -511,7 +511,7 @@ class Verify(Case):
 
     def test_records_before_the_end_of_the_snapshot(self):
         path = self.folder / "03-0000000000000000.segment"
-        opened = log_format.frame(log_format.OPEN)
+        opened = log_format.open_record(0)
         path.write_bytes(log_format.header(3, 0, 1 << 20) + log_format.start_record() + opened)
         self.assertIn("in front of the end of the snapshot", self.run_tool("verify", status=1))
 

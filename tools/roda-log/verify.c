@@ -42,8 +42,9 @@ struct verify {
     struct progress progress;
     uint64_t records, messages, refused, findings, read_bytes;
     size_t partitions;
-    uint64_t base; /* the segment that the next two are about; UINT64_MAX: none yet */
+    uint64_t base; /* the segment that the rest is about; UINT64_MAX: none yet */
     int is_open, has_ended;
+    uint32_t last_id; /* of the rooms in its snapshot */
 };
 
 /* ---- what is said ----------------------------------------------------------------------- */
@@ -228,10 +229,16 @@ static void check_order(struct verify *v, struct reader *r)
     if (v->base != r->position - r->record_offset) {
         v->base = r->position - r->record_offset;
         v->is_open = v->has_ended = 0;
+        v->last_id = 0;
     }
     if (v->has_ended && type != LOG_START && !r->damages)
         FOUND("there is more behind the record of the broker's end");
     v->has_ended = type == LOG_END;
+    if (type == LOG_ROOM && !v->is_open && r->record.room.room > v->last_id)
+        v->last_id = r->record.room.room;
+    if (type == LOG_OPEN && r->record.open.ids < v->last_id)
+        FOUND("no room has an id above %" PRIu32 ", it says, but one has %" PRIu32,
+              r->record.open.ids, v->last_id);
     if (type == LOG_OPEN)
         v->is_open = 1;
     if (v->is_open || type == LOG_ROOM)

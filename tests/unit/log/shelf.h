@@ -163,9 +163,8 @@ static inline struct book *book_begin(struct log_rooms *rooms, uint64_t base)
     assert_non_null(b->bytes);
     log_header_encode(&header, b->bytes);
     b->len = LOG_HEADER_BYTES;
-    for (uint32_t i = 1; i <= rooms->ids; i++)
-        if (log_rooms_by_id(rooms, i))
-            book_room(b, log_rooms_by_id(rooms, i));
+    for (struct log_room *room = rooms->oldest; room; room = room->newer)
+        book_room(b, room);
     return b;
 }
 
@@ -173,7 +172,7 @@ static inline struct book *book_open(struct log_rooms *rooms, uint64_t base)
 {
     struct book *b = book_begin(rooms, base);
 
-    book_mark(b, LOG_OPEN);
+    book_put(b, &(struct log_record){.type = LOG_OPEN, .open.ids = rooms->ids});
     return b;
 }
 

@@ -290,7 +290,7 @@ static void without_memory_healing_is_tried_again(void **state)
 
 /* ---- starts ----------------------------------------------------------------------------- */
 
-enum { SEGMENTS = 4, FILES = RODA_PARTITIONS * SEGMENTS };
+enum { SEGMENTS = 32, FILES = RODA_PARTITIONS * SEGMENTS };
 static struct {
     char path[80];
     char *bytes;
@@ -590,6 +590,111 @@ static void pass_ms(uint64_t ms)
         testhost_advance_ms(host, HOUR_MS);
 }
 
+/* The i-th room that lives where the lobby does. */
+static const char *neighbour(unsigned i)
+{
+    static char name[16];
+
+    for (unsigned n = 0;; n++) {
+        (void)snprintf(name, sizeof(name), "room%u", n);
+        if (partition_of(name) == partition_of("lobby") && !i--)
+            return name;
+    }
+}
+
+static void join(struct testhost_conn *c, const char *room)
+{
+    char line[32];
+
+    (void)snprintf(line, sizeof(line), "JOIN|%s||\n", room);
+    testhost_input(c, line);
+    assert_true(testhost_run(host));
+}
+
+static uint64_t say_and_see(struct testhost_conn *c, const char *room)
+{
+    while (testhost_unit(c)) {
+    }
+    say(c, room, "said");
+    assert_true(testhost_run(host));
+    return next_number(c);
+}
+
+/* Those of which something is kept, and those where somebody talks. */
+static void a_room_is_forgotten_with_its_last_record(void **state)
+{
+    enum { ROOMS = 40 };
+    static const char conf[] = "directory = /log\nsync = never\nsegment_age = 1h\nkeep = 10h\n";
+    const struct log_rooms *kept;
+    struct testhost_conn *ana;
+    uint64_t epoch;
+
+    (void)state;
+    start(1, conf);
+    ana = enter(0, "ana");
+    for (unsigned i = 0; i < ROOMS; i++) {
+        join(ana, neighbour(i));
+        assert_int_equal(say_and_see(ana, neighbour(i)), 1);
+    }
+    kept = &partition_of("lobby")->rooms;
+    assert_int_equal(kept->n, ROOMS);
+    epoch = log_rooms_by_id(kept, 3)->epoch;
+    for (unsigned hour = 0; hour < 14; hour++) {
+        assert_int_equal(say_and_see(ana, "lobby"), hour + 1);
+        testhost_advance_ms(host, HOUR_MS * 11 / 10);
+    }
+    assert_int_equal(kept->n, 1);
+    assert_int_equal(kept->ids, ROOMS + 1);
+    /* Who stayed there sees no difference; to the log it is another room. */
+    assert_int_equal(say_and_see(ana, neighbour(2)), 2);
+    assert_int_equal(kept->n, 2);
+    assert_int_equal(kept->newest->id, ROOMS + 2);
+    assert_int_equal(kept->newest->count, 1);
+    assert_true(kept->newest->epoch == epoch);
+    restart(1, conf, false);
+    ana = enter(0, "ana");
+    join(ana, neighbour(2));
+    assert_int_equal(say_and_see(ana, neighbour(2)), 3);
+    kept = &partition_of("lobby")->rooms;
+    assert_int_equal(kept->n, 2);
+    assert_true(log_rooms_by_id(kept, ROOMS + 2)->epoch == epoch);
+    /* One where nobody stayed begins anew. */
+    join(ana, neighbour(3));
+    assert_int_equal(say_and_see(ana, neighbour(3)), 1);
+    assert_int_equal(kept->newest->id, ROOMS + 3);
+    stop();
+}
+
+/* However many rooms were opened, one after the other. */
+static void ids_stay_taken_over_restarts(void **state)
+{
+    static const char conf[] = "directory = /log\nsync = never\nsegment_age = 1h\nkeep = 2h\n";
+
+    (void)state;
+    start(1, conf);
+    for (unsigned run = 0; run < 5; run++) {
+        struct testhost_conn *ana = enter(0, "ana");
+        const struct log_rooms *kept = &partition_of("lobby")->rooms;
+        int64_t now_ns;
+        assert_true(say_and_see(ana, "lobby") > 0);
+        for (unsigned i = 0; i < 3; i++) {
+            join(ana, neighbour(3 * run + i));
+            assert_int_equal(say_and_see(ana, neighbour(3 * run + i)), 1);
+        }
+        assert_int_equal(kept->newest->id, 4 + 3 * run);
+        for (unsigned hour = 0; hour < 4; hour++) {
+            testhost_advance_ms(host, HOUR_MS * 11 / 10);
+            assert_true(say_and_see(ana, "lobby") > 0);
+        }
+        testhost_advance_ms(host, HOUR_MS * 11 / 10);
+        assert_int_equal(kept->n, 1);
+        now_ns = roda_time_ns(testhost_ctx(host, "log", 0));
+        restart(1, conf, run % 2);
+        testhost_set_time_ns(host, now_ns);
+    }
+    stop();
+}
+
 /* In which segment of its partition a text stands; -1: in none. */
 static int segment_with(const char *text)
 {
@@ -714,6 +819,8 @@ int main(void)
         TEST(a_new_room_does_not_reach_beyond_its_segment),
         TEST(no_end_is_claimed_before_the_last_segment_is_on_disk),
         TEST(silence_does_not_keep_what_is_too_old),
+        TEST(a_room_is_forgotten_with_its_last_record),
+        TEST(ids_stay_taken_over_restarts),
         TEST(a_segment_s_age_is_that_of_its_newest_record),
         TEST(a_full_disk_refuses_durable_rooms_and_heals),
     };

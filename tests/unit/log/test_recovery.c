@@ -692,6 +692,40 @@ static void a_damaged_snapshot_is_mended_from_the_segment_before(void **state)
     book_free(b);
 }
 
+/* A room was forgotten, and began anew with another id. */
+static void a_name_s_newest_id_counts(void **state)
+{
+    struct book *old = some_talk(0), *b;
+    struct log_room *lobby = log_rooms_find(&rooms, str("lobby"));
+    struct log_room *ops = log_rooms_find(&rooms, str("ops")), *again;
+    uint32_t lobby_id = lobby->id;
+
+    (void)state;
+    log_rooms_remove(partition.x, &rooms, lobby);
+    b = book_open(&rooms, NEXT);
+    book_start(b, LOG_SYNC_NEVER, "");
+    again = book_new_room(b, "lobby", 77);
+    book_say(b, again);
+    book_say(b, ops);
+    book_mark(b, LOG_END);
+    book_write(old);
+    for (int damaged = 0; damaged < 2; damaged++) {
+        b->bytes[b->at[0] + 5] ^= (char)damaged; /* ops: the older snapshot must serve */
+        book_write(b);
+        shelf_recover(1);
+        assert_int_equal(recovered.result, 0);
+        assert_null(log_rooms_by_id(&partition.rooms, lobby_id));
+        same_chain(shelf_room("lobby"), again);
+        same_chain(shelf_room("ops"), ops);
+        assert_int_equal(shelf_room("lobby")->id, again->id);
+        assert_int_equal(partition.rooms.n, 2);
+        assert_int_equal(partition.rooms.ids, again->id);
+        shelf_forget();
+    }
+    book_free(old);
+    book_free(b);
+}
+
 /* No snapshot is whole anywhere: all is read that is there. */
 static void without_any_whole_snapshot_all_is_read(void **state)
 {
@@ -1353,6 +1387,7 @@ int main(void)
         TEST(a_hole_ends_where_a_record_begins),
         TEST(a_room_whose_record_is_lost_is_made_from_its_messages),
         TEST(a_damaged_snapshot_is_mended_from_the_segment_before),
+        TEST(a_name_s_newest_id_counts),
         TEST(without_any_whole_snapshot_all_is_read),
         TEST(a_damaged_header_hides_nothing),
         TEST(files_that_are_others_are_left_alone),

@@ -81,6 +81,42 @@ static void ids_may_have_holes_and_are_given_behind_the_greatest(void **state)
     log_rooms_clear(x, &rooms);
 }
 
+static void what_is_taken_out_is_found_no_more_and_its_id_stays_taken(void **state)
+{
+    struct log_rooms rooms = {0};
+    struct log_room *room;
+    uint32_t n = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < ROOMS; i++) {
+        room = log_rooms_add(x, &rooms, 0, str(name_of(i)), str(name_of(i)));
+        assert_non_null(room);
+        assert_int_equal(log_room_append(x, room, 100, 1, 1, 1), 0);
+    }
+    for (uint32_t i = 0; i < ROOMS; i++) /* the ends, and every second */
+        if (i % 2 || !i || i == ROOMS - 1)
+            log_rooms_remove(x, &rooms, log_rooms_by_id(&rooms, i + 1));
+    for (uint32_t i = 0; i < ROOMS; i++) {
+        bool gone = i % 2 || !i || i == ROOMS - 1;
+        assert_true(!log_rooms_by_id(&rooms, i + 1) == gone);
+        assert_true(!log_rooms_find(&rooms, str(name_of(i))) == gone);
+    }
+    for (room = rooms.oldest; room; room = room->newer, n++) {
+        assert_true(room->newer ? room->newer->older == room : room == rooms.newest);
+        assert_true(room->older ? room->older->id < room->id : room == rooms.oldest);
+    }
+    assert_int_equal(rooms.n, n);
+    room = log_rooms_add(x, &rooms, 0, str(name_of(1)), str(name_of(1)));
+    assert_int_equal(room->id, ROOMS + 1);
+    assert_ptr_equal(log_rooms_find(&rooms, str(name_of(1))), room);
+    while (rooms.oldest)
+        log_rooms_remove(x, &rooms, rooms.oldest);
+    assert_int_equal(rooms.n, 0);
+    assert_null(rooms.newest);
+    assert_int_equal(log_rooms_add(x, &rooms, 0, str("a"), str("a"))->id, ROOMS + 2);
+    log_rooms_clear(x, &rooms);
+}
+
 /* Reads a chain of records from its newest on, by number, as history does. */
 struct written {
     struct log_message message;
@@ -265,6 +301,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_room_is_found_by_name_and_by_id, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_taken_out_is_found_no_more_and_its_id_stays_taken,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(ids_may_have_holes_and_are_given_behind_the_greatest, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(pointers_and_trees_agree_with_the_chain, setup, teardown),
