@@ -13,8 +13,9 @@
  *         (the file takes no more now)
  *
  * A durable room's message waits until it is on disk. Any other waits only where its number would
- * be further from the last synced one than LOG_SKIP allows (partition.h says why), or where the
- * file takes no more. All that one sync has covered is let go by one call: group commit.
+ * be further from the last synced one than LOG_SKIP allows (partition.h says why), where the file
+ * takes no more, or behind one of its room that waits for the rest of the FIFO. All that one sync
+ * has covered is let go by one call: group commit.
  *
  * If memory is out, a message has no entry: it is counted in `lost`, behind all entries, and so is
  * whatever comes until those have gone; they are refused.
@@ -85,7 +86,7 @@ static struct waiting *entry(struct commit *c, uint32_t i)
 static void entry_end(const struct waiting *what)
 {
     if (what->room)
-        what->room->users--;
+        what->room->waiting--;
     roda_msg_unref(what->msg);
 }
 
@@ -293,7 +294,7 @@ static roda_verdict wait_with(struct roda_ctx *x, struct waiting what)
         return lose(x);
     (void)roda_msg_ref(what.msg);
     if (what.room)
-        what.room->users++;
+        what.room->waiting++;
     if (!what.end && !what.ready)
         count_waiting(&what, 1);
     else if (c->written == c->n)
@@ -410,11 +411,13 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
 {
     struct partition *p = what.p;
     struct log_room *room = what.room;
+    roda_verdict verdict;
     int64_t end;
-    int must;
+    int must, in_turn;
 
     what.number = partition_number(room, what.msg);
     must = needs_disk(room, what.number);
+    in_turn = must || room->waiting; /* perhaps behind others, which the disk keeps longer */
     if (room->number < what.number)
         room->number = what.number;
     if (p->state != PARTITION_READY) {
@@ -422,7 +425,7 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
         what.result = p->error ? p->error : -EIO;
         return must ? wait_with(x, what) : unlogged(x, room, what.msg);
     }
-    if (must && !has_room(x))
+    if (in_turn && !has_room(x))
         return lose(x); /* it is refused, so it must not be in the file */
     end = p->waiting ? -ENOBUFS : partition_append(p, room, what.msg);
     if (end == -ENOBUFS) {
@@ -435,16 +438,14 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
         return must ? wait_with(x, what) : unlogged(x, room, what.msg);
     }
     what.end = (uint64_t)end;
-    if (must) {
-        roda_verdict verdict = wait_with(x, what);
+    verdict = in_turn ? wait_with(x, what) : RODA_PASS;
+    if (must || what.number > sync_reaches(room) + LOG_SKIP / 2)
         partition_want_sync(p);
-        return verdict;
-    }
-    if (what.number > sync_reaches(room) + LOG_SKIP / 2)
-        partition_want_sync(p);
-    sync_in_time(x);
-    show(p, room, what.msg, what.number);
-    return RODA_PASS;
+    if (!must)
+        sync_in_time(x);
+    if (!in_turn)
+        show(p, room, what.msg, what.number);
+    return verdict;
 }
 
 roda_verdict commit_publish(struct roda_ctx *x, struct roda_event *ev)

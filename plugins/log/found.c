@@ -288,6 +288,7 @@ static int rebuild(struct found *f, struct log_room *room, uint64_t position,
     to.kept = message->number;
     to.time_ns = message->time_ns;
     to.count = message->count;
+    to.closed = message->flags & RODA_MSG_CLOSED ? position : room->closed;
     return log_room_set(f->x, room, &to);
 }
 
@@ -307,9 +308,12 @@ static int take_message(struct found *f, uint64_t position, const struct log_mes
     }
     if (!room && !(room = adopt(f, message)))
         return -ENOMEM;
-    if (continues(room, message))
+    if (continues(room, message)) {
+        if (message->flags & RODA_MSG_CLOSED)
+            room->closed = position;
         return log_room_append(f->x, room, position, message->epoch, message->number,
                                message->time_ns);
+    }
     if (is_chain_sound(position, message) && message->number > room->kept)
         return rebuild(f, room, position, message);
     if (message->number > room->number)
@@ -332,6 +336,14 @@ static int take_start(struct found *f, const struct log_start *start)
     f->sync = start->sync;
     f->started = 1;
     return 0;
+}
+
+static void take_open(struct found *f, const struct log_open *open)
+{
+    if (f->rooms.ids < open->ids)
+        f->rooms.ids = open->ids;
+    if (f->rooms.floor < open->floor)
+        f->rooms.floor = open->floor;
 }
 
 int found_fits(const struct found *f, uint64_t position, const struct log_record *record)
@@ -358,8 +370,8 @@ int found_take(struct found *f, uint64_t position, const struct log_record *reco
     f->ended = record->type == LOG_END;
     if (record->type == LOG_START)
         return take_start(f, &record->start);
-    if (record->type == LOG_OPEN && f->rooms.ids < record->open.ids)
-        f->rooms.ids = record->open.ids;
+    if (record->type == LOG_OPEN)
+        take_open(f, &record->open);
     if (record->type == LOG_ROOM)
         r = take_room(f, record);
     else if (record->type == LOG_MESSAGE)
@@ -396,6 +408,7 @@ static void apply_room(struct log_room *to, struct log_room *from)
     to->n_trees = from->n_trees;
     to->count = from->count;
     to->kept = from->kept;
+    to->closed = from->closed;
     to->known = 1;
     if (!to->durable)
         to->synced = from->number;
@@ -430,6 +443,7 @@ static int apply_rooms(struct found *f)
         if (!added)
             return -ENOMEM;
         added->shown = UINT64_MAX; /* nobody here has refused anything */
+        added->floor = UINT64_MAX; /* nor was anybody there */
     }
     for (struct log_room *to = rooms->oldest; to; to = to->newer) {
         struct log_room *from = log_rooms_by_id(&f->rooms, to->id);
@@ -439,6 +453,8 @@ static int apply_rooms(struct found *f)
     }
     if (rooms->ids < f->rooms.ids)
         rooms->ids = f->rooms.ids;
+    if (rooms->floor < f->rooms.floor)
+        rooms->floor = f->rooms.floor;
     return 0;
 }
 

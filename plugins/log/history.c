@@ -26,6 +26,7 @@
  *
  * GONE. Segments are removed oldest first: a position below the first segment is gone, and so is
  * all before it. A read that finds nothing says the same of a segment that is just going (floor).
+ * What others have said among themselves (room->floor) counts as gone.
  *
  * DAMAGED. For a record that cannot be read partition_read_back() gives the newest one before it,
  * which is known by its count. If that is not beyond, but the damaged one was, the records between
@@ -143,7 +144,7 @@ static int is_beyond(const struct walk *w, uint64_t position, uint64_t number, i
 
 static int is_gone(const struct walk *w, uint64_t position)
 {
-    return !position || position < w->floor || !w->p->n_segments ||
+    return !position || position < w->floor || position < w->room->floor || !w->p->n_segments ||
            position < w->p->segments[0].base;
 }
 

@@ -30,7 +30,7 @@
 
 #define RESERVE_STEP_BYTES (UINT64_C(1) << 20)
 #define RESERVE_FROM_BYTES (UINT64_C(64) << 10)
-#define ROOM_RECORD_BYTES  UINT64_C(80) /* of LOG_ROOM, without trees and names */
+#define ROOM_RECORD_BYTES  UINT64_C(88) /* of LOG_ROOM, without trees and names */
 #define HEAL_FIRST_MS      UINT64_C(1000)
 #define HEAL_LAST_MS       UINT64_C(10000)
 
@@ -515,9 +515,10 @@ static int put_header(struct partition *p, int64_t created_ns)
     return offset < 0 ? (int)offset : 0;
 }
 
-/* Rooms of which no record is left and whom nobody waits for: else everybody who ever opened a room
- * would be described in each segment for ever. If something is said there again, it is a new room
- * with another id, and if nobody was there meanwhile with another epoch. */
+/* Rooms of which no record is left and whom nobody waits for: else all that were ever opened would
+ * be described in each segment for ever. If something is said there again, it is a new room with
+ * another id. If nobody was there meanwhile, it has another epoch, and begins behind the numbers of
+ * all that were forgotten. */
 static void forget_rooms(struct partition *p)
 {
     uint64_t oldest = p->segments[0].base;
@@ -527,7 +528,8 @@ static void forget_rooms(struct partition *p)
         return; /* healing: what was refused is not stated yet */
     for (room = p->rooms.oldest; room; room = newer) {
         newer = room->newer;
-        if (!room->users && !room->dirty && (!room->n_trees || room->trees[0].root < oldest))
+        if (!room->users && !room->waiting && !room->dirty &&
+            (!room->n_trees || room->trees[0].root < oldest))
             log_rooms_remove(p->x, &p->rooms, room);
     }
     commit_forget_places(p->x);
@@ -581,7 +583,7 @@ static void use_next(struct partition *p)
 static int write_snapshot(struct partition *p)
 {
     struct writer *w = p->writer;
-    struct log_record open = {.type = LOG_OPEN, .open.ids = p->rooms.ids};
+    struct log_record open = {.type = LOG_OPEN, .open = {p->rooms.ids, p->rooms.floor}};
     int r = 0;
 
     for (; !r && w->next_room; w->next_room = w->next_room->newer) {
@@ -715,6 +717,8 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
         partition_break(p, -ENOMEM); /* its chain is in the file, but not here: read it again */
         return -ENOMEM;
     }
+    if (msg->flags & RODA_MSG_CLOSED)
+        room->closed = position;
     mark_dirty(w, room);
     roda_count(p->x, LOG_RECORDS, 1);
     roda_count(p->x, LOG_BYTES, (int64_t)len);
@@ -860,8 +864,10 @@ static void on_recovered(struct partition *p, const struct recovered *found, int
     for (struct log_room *room = p->rooms.oldest; room; room = room->newer) {
         uint32_t choice = log_choice(log_conf_of(p->x), log_room_folded(room));
         room->durable = (choice & RODA_HISTORY_DURABLE) != 0;
-        if (w->opening_first)
+        if (w->opening_first) {
             room->shown = room->number;
+            log_room_vacate(room);
+        }
     }
     if (found->n_voids) {
         w->voids = roda_alloc(p->x, found->n_voids * sizeof(*w->voids));

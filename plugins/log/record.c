@@ -271,9 +271,9 @@ int log_header_decode(const char *bytes, size_t len, struct log_header *ret_head
 
 enum {
     START_BYTES = 4 + 8 + 2,
-    ROOM_BYTES = 4 + 5 * 8 + 3 * 2,
+    ROOM_BYTES = 4 + 6 * 8 + 3 * 2,
     TREE_BYTES = 4 * 8,
-    OPEN_BYTES = 4,
+    OPEN_BYTES = 4 + 8,
     MESSAGE_BYTES = 2 * 4 + 2 * 1 + 2 + 10 * 8 + (RODA_PERSON_FIELDS + 1) * 2 + 2 * 4,
     TAG_BYTES = 2 + 4,
     VOID_BYTES = 4 + 2 * 8,
@@ -304,6 +304,7 @@ static char *put_room(char *at, const struct log_room_record *room)
     at = put_u64(at, room->kept);
     at = put_time(at, room->time_ns);
     at = put_u64(at, room->count);
+    at = put_u64(at, room->closed);
     at = put_u16(at, room->n_trees);
     at = put_u16(at, room->folded.len);
     at = put_u16(at, room->name.len);
@@ -347,6 +348,7 @@ static void get_room(struct reader *r, struct log_room_record *room)
     room->kept = get_u64(r);
     room->time_ns = get_time(r);
     room->count = get_u64(r);
+    room->closed = get_u64(r);
     room->n_trees = get_u16(r);
     room->folded.len = get_u16(r);
     room->name.len = get_u16(r);
@@ -367,12 +369,14 @@ static void get_room(struct reader *r, struct log_room_record *room)
 
 static char *put_open(char *at, const struct log_open *open)
 {
-    return put_u32(at, open->ids);
+    at = put_u32(at, open->ids);
+    return put_u64(at, open->floor);
 }
 
 static void get_open(struct reader *r, struct log_open *open)
 {
     open->ids = get_u32(r);
+    open->floor = get_u64(r);
 }
 
 static char *put_message(char *at, const struct log_message *message)

@@ -34,7 +34,7 @@ enum log_type {
     LOG_END = 2,   /* the broker ended, all before this is written; followed by nothing or START */
     LOG_ROOM = 3,  /* a room and where it stands: in the snapshot at a segment's front, and where a
                       room is new or has a new epoch */
-    LOG_OPEN = 4,  /* the snapshot is complete, and how many rooms there ever were */
+    LOG_OPEN = 4,  /* the snapshot is complete, and what is left of rooms that are not in it */
     LOG_MESSAGE = 5,
     LOG_VOID = 6, /* numbers that were refused though their records may stand before this */
 };
@@ -62,13 +62,15 @@ struct log_room_record {
     uint64_t kept;   /* the last one that has a record; 0: none */
     int64_t time_ns; /* of the last message */
     uint64_t count;  /* of records in the chain */
+    uint64_t closed; /* position of the newest with RODA_MSG_CLOSED; 0: none */
     struct roda_str folded, name;
     struct log_tree trees[LOG_TREES_MAX]; /* newest first */
     uint32_t n_trees;
 };
 
 struct log_open {
-    uint32_t ids; /* the last one that a room was given */
+    uint32_t ids;   /* the last one that a room was given */
+    uint64_t floor; /* no room that is not known any more has used a greater number */
 };
 
 #define LOG_TAGS_MAX 64u

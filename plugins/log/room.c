@@ -119,6 +119,8 @@ void log_rooms_remove(struct roda_ctx *x, struct log_rooms *rooms, struct log_ro
     *(room->older ? &room->older->newer : &rooms->oldest) = room->newer;
     *(room->newer ? &room->newer->older : &rooms->newest) = room->older;
     rooms->n--;
+    if (rooms->floor < room->number)
+        rooms->floor = room->number;
     roda_free(x, room->trees);
     roda_free(x, room);
 }
@@ -175,6 +177,7 @@ int log_room_set(struct roda_ctx *x, struct log_room *room, const struct log_roo
     room->kept = record->kept;
     room->time_ns = record->time_ns;
     room->count = record->count;
+    room->closed = record->closed;
     room->n_trees = record->n_trees;
     if (record->n_trees)
         memcpy(room->trees, record->trees, record->n_trees * sizeof(*record->trees));
@@ -194,6 +197,11 @@ int log_room_append(struct roda_ctx *x, struct log_room *room, uint64_t position
         room->number = number;
     room->time_ns = time_ns;
     return 0;
+}
+
+void log_room_vacate(struct log_room *room)
+{
+    room->floor = room->closed ? room->closed + 1 : 0;
 }
 
 /* The jump is the root of the tree behind the one that the record will be the root of: that takes
@@ -229,6 +237,7 @@ void log_room_describe(const struct log_room *room, struct log_room_record *ret_
     ret_record->kept = room->kept;
     ret_record->time_ns = room->time_ns;
     ret_record->count = room->count;
+    ret_record->closed = room->closed;
     ret_record->folded = log_room_folded(room);
     ret_record->name = log_room_name(room);
     ret_record->n_trees = room->n_trees;

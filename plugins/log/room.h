@@ -9,7 +9,8 @@ struct log_room {
     struct log_room *next_by_name, *next_by_id;
     struct log_room *older, *newer; /* by the time they were added, so by id */
     uint32_t id;
-    uint32_t users;   /* messages and pages of history at hand: it cannot be taken out */
+    uint32_t users;   /* what is done with it right now: it cannot be taken out */
+    uint32_t waiting; /* its messages in commit.c's FIFO */
     uint32_t dirty;   /* 1: on the partition's list of rooms with unsynced records */
     uint32_t durable; /* 1: nobody sees a message before it is on disk */
     uint64_t epoch;
@@ -24,6 +25,8 @@ struct log_room {
     uint32_t recorded;  /* 1: a LOG_ROOM record with this epoch is in the tail segment */
     int64_t time_ns;
     uint64_t count;
+    uint64_t closed; /* position of the newest record that was said in a closed room; 0: none */
+    uint64_t floor;  /* history shows nothing below: others were there */
     struct log_tree *trees; /* newest first, room for trees_room */
     uint32_t n_trees, trees_room;
     /* The oldest record that is kept, as long as first_position is; history.c looks for it. */
@@ -37,7 +40,8 @@ struct log_rooms {                      /* zeroed: empty */
     struct log_room **by_name, **by_id; /* chains; as many of one as of the other, a power of two */
     struct log_room *oldest, *newest;
     uint32_t n_chains, n;
-    uint32_t ids; /* the last one given; none is given twice */
+    uint32_t ids;   /* the last one given; none is given twice */
+    uint64_t floor; /* a new room's numbers begin behind it: those who were taken out had smaller */
 };
 
 struct log_room *log_rooms_find(const struct log_rooms *rooms, struct roda_str folded);
@@ -45,6 +49,7 @@ struct log_room *log_rooms_by_id(const struct log_rooms *rooms, uint32_t id);
 /* NULL: memory is out. id 0: the next free one. */
 struct log_room *log_rooms_add(struct roda_ctx *x, struct log_rooms *rooms, uint32_t id,
                                struct roda_str folded, struct roda_str name);
+/* It is forgotten but for its last number, which raises the floor. */
 void log_rooms_remove(struct roda_ctx *x, struct log_rooms *rooms, struct log_room *room);
 void log_rooms_clear(struct roda_ctx *x, struct log_rooms *rooms);
 /* Sets what a LOG_ROOM record says / what one more message in the chain changes (kept, count,
@@ -52,6 +57,8 @@ void log_rooms_clear(struct roda_ctx *x, struct log_rooms *rooms);
 int log_room_set(struct roda_ctx *x, struct log_room *room, const struct log_room_record *record);
 int log_room_append(struct roda_ctx *x, struct log_room *room, uint64_t position, uint64_t epoch,
                     uint64_t number, int64_t time_ns);
+/* Everybody who was in the room has gone: what they said among themselves stays theirs. */
+void log_room_vacate(struct log_room *room);
 /* Back pointer and jump of the record that will stand at `position`, before log_room_append(). */
 void log_room_pointers(const struct log_room *room, struct log_message *ret_message);
 void log_room_describe(const struct log_room *room, struct log_room_record *ret_record);

@@ -83,10 +83,12 @@ static int start(struct roda_ctx *x, struct roda_str name, struct roda_history_s
         return -EINVAL; /* another worker's */
     if (p->state == PARTITION_CLOSED)
         return -ESHUTDOWN;
-    *ret_start = (struct roda_history_start){.epoch = 0};
+    *ret_start = (struct roda_history_start){.number = p->rooms.floor};
     room = partition_room(p, folded, name, 0);
-    if (room)
+    if (room) {
         *ret_start = (struct roda_history_start){room->epoch, room->number, room->time_ns};
+        log_room_vacate(room);
+    }
     /* A room gets its place here with its first message: who only opens rooms fills no memory. */
     while (!ret_start->epoch)
         roda_random(x, &ret_start->epoch, sizeof(ret_start->epoch));

@@ -229,8 +229,14 @@ static int invite(struct roda_ctx *x, struct home *home, roda_conn_id conn)
 int home_publish(struct roda_ctx *x, struct home *home, struct roda_msg *msg)
 {
     uint64_t before = home->left + roda_lane_length(home->lane);
-    int r = roda_lane_publish(x, home->lane, msg);
+    uint32_t guards = RODA_ROOM_INVITE_ONLY | RODA_ROOM_KEY;
+    int r;
 
+    if (msg->kind == RODA_MODE && mode_bits(0, msg) & guards)
+        home->closing = before + 1; /* what comes behind it is said behind it */
+    if (RODA_KIND_NUMBERED(msg->kind) && (home->modes & guards || home->closing > home->left))
+        msg->flags |= RODA_MSG_CLOSED;
+    r = roda_lane_publish(x, home->lane, msg);
     return !r && home->left + roda_lane_length(home->lane) == before + 1;
 }
 

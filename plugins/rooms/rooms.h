@@ -206,7 +206,8 @@ void members_clear(struct roda_ctx *x, struct members *members);
 struct home {
     struct room *room; /* a reference */
     struct roda_lane *lane;
-    uint64_t left; /* events that left the lane */
+    uint64_t left;    /* events that left the lane */
+    uint64_t closing; /* so many have left when the newest +i or +k of the lane has */
     struct members members;
     struct roda_msg *topic, *key; /* references: the messages that set them; NULL: none */
     uint32_t modes;

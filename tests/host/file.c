@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 /*
@@ -486,6 +487,20 @@ const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_
 void testhost_hold_files(struct testhost *h, bool on)
 {
     h->hold_files = on;
+}
+
+void testhost_hold_path(struct testhost *h, const char *prefix)
+{
+    (void)snprintf(h->hold_path, sizeof h->hold_path, "%s", prefix);
+}
+
+bool file_is_held(const struct testhost *h, struct job *job)
+{
+    const struct request *r = container_of(job, struct request, job);
+    const char *path = r->file ? r->file->disk->path : r->path;
+
+    return h->hold_files ||
+           (*h->hold_path && path && !strncmp(path, h->hold_path, strlen(h->hold_path)));
 }
 
 void testhost_hold_writes(struct testhost *h, bool on)

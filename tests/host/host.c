@@ -954,6 +954,7 @@ int testhost_stop(struct testhost *h)
         return 0;
     host_current = h;
     h->hold_files = h->hold_writes = h->hold_offloads = false;
+    h->hold_path[0] = '\0';
     memset(h->full_windows, 0, (size_t)h->n_workers * h->n_workers * sizeof *h->full_windows);
     if (h->started) {
         h->stopping = true;

@@ -312,6 +312,7 @@ struct testhost {
     uint64_t allocations, fail_at;
     bool *full_windows; /* from * n_workers + to */
     bool hold_offloads, hold_files, hold_writes;
+    char hold_path[64];
     int write_error;
     int64_t core_metrics[5];
     uint8_t hash_key[16];
@@ -458,6 +459,7 @@ void jobs_run(struct worker *w);
 /* file.c */
 void files_free(struct testhost *h);
 void files_write(struct worker *w);
+bool file_is_held(const struct testhost *h, struct job *job); /* a file's */
 
 /* options.c */
 int options_fill(struct testhost *h, const struct instance *i, void *conf, const char *text,

@@ -156,6 +156,8 @@ void testhost_hold_offloads(struct testhost *h, bool on);
 void testhost_file_put(struct testhost *h, const char *path, const void *bytes, size_t len);
 const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_len); /* or NULL */
 void testhost_hold_files(struct testhost *h, bool on); /* syncs and other requests wait */
+/* The same for files whose paths begin so; at most 63 bytes; empty: none. */
+void testhost_hold_path(struct testhost *h, const char *prefix);
 /* What is appended waits until a sync: -ENOBUFS after 1 MB. */
 void testhost_hold_writes(struct testhost *h, bool on);
 /* Writes to files fail from now on, e.g. -ENOSPC; 0: no more. */

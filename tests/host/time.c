@@ -134,7 +134,7 @@ void jobs_run(struct worker *w)
     while (!list_empty(&mine)) {
         struct job *job = container_of(list_first(&mine), struct job, link);
         list_remove(&job->link);
-        if (!h->cancelling && (job->is_file ? h->hold_files : h->hold_offloads)) {
+        if (!h->cancelling && (job->is_file ? file_is_held(h, job) : h->hold_offloads)) {
             list_append(&w->jobs, &job->link);
             continue;
         }

@@ -292,6 +292,51 @@ class Readers(Case):
                 self.check_refused(eva, "ops")
                 self.assertNotIn("for us alone", "\n".join(eva.transcript))
 
+    def test_what_was_said_behind_a_guard_stays_there(self):
+        """Who comes when all have left, or after a restart, makes the room anew."""
+        with tempfile.TemporaryDirectory(prefix="roda-test-") as folder:
+            with Broker(workers=2, plugins=LOG, state_dir=folder) as broker:
+                for room, closing in (("keyed", "/mode +k sesame"), ("invited", "/mode +i")):
+                    with LineClient(broker, "ana") as ana, LineClient(broker, "bob") as bob:
+                        for line in (f"/join {room}", "before it", closing, "for us alone"):
+                            ana.send(line)
+                        ana.send("/invite bob")
+                        ana.sync()
+                        bob.send(f"/join {room} sesame")
+                        bob.expect(r"ana: for us alone$")  # somebody was there all the time
+                    with LineClient(broker, "eva") as eva:
+                        self.enter(eva, room)
+                        eva.send("for all")
+                        eva.send("/topic all the same")
+                        lines, _ = ask(eva, f"/history {room} since 0")
+                        self.assertIn(f"* history {room} 1-3: not kept", lines)
+                        self.check_open(eva, lines)
+                        with LineClient(broker, "leo") as leo:
+                            self.enter(leo, room)
+                            lines, _ = ask(leo, f"/history {room}")
+                            self.check_open(leo, lines)
+            with Broker(workers=1, plugins=LOG, state_dir=folder) as broker:
+                with LineClient(broker, "eva") as eva:
+                    for room in ("keyed", "invited"):
+                        self.enter(eva, room)
+                        lines, _ = ask(eva, f"/history {room} since 0")
+                        self.check_open(eva, lines)
+
+    @staticmethod
+    def enter(client, room):
+        """When those who left have gone."""
+
+        def entered():
+            client.send(f"/join {room}")
+            return client.next(r"^(\* you are \S+ in|!)").group(1) != "!"
+
+        wait_until(entered, f"{room} is open")
+
+    def check_open(self, client, lines):
+        self.assertTrue(any(line.endswith("eva: for all") for line in lines), lines)
+        for line in client.transcript:
+            self.assertNotRegex(line, "for us alone|before it|sesame")
+
     def check_refused(self, client, room):
         for what in ("20", "1-2", "since 0"):
             client.send(f"/history {room} {what}")

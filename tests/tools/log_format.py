@@ -12,7 +12,7 @@ ACTION, DIRECT, MULTILINE = 2, 4, 8
 PERSON = ["nick", "account", "host", "name", "away", "door"]
 
 MESSAGE_FIXED = struct.Struct("<IIBBHQQQqQQQQqQ6HHII")
-ROOM_FIXED = struct.Struct("<IQQQqQHHH")
+ROOM_FIXED = struct.Struct("<IQQQqQQHHH")
 TREE = struct.Struct("<QQqQ")
 
 
@@ -53,8 +53,8 @@ def start_record(sync=1, time_ns=0, sync_rooms=b""):
     return frame(START, struct.pack("<IqH", sync, time_ns, len(sync_rooms)) + sync_rooms)
 
 
-def open_record(ids):
-    return frame(OPEN, struct.pack("<I", ids))
+def open_record(ids, floor=0):
+    return frame(OPEN, struct.pack("<IQ", ids, floor))
 
 
 def void_record(room, first, last):
@@ -66,7 +66,7 @@ def room_record(room):
     folded, name = room["folded"].encode(), room["name"].encode()
     fixed = ROOM_FIXED.pack(
         room["room"], room["epoch"], room["number"], room["kept"], room["time_ns"], room["count"],
-        len(trees), len(folded), len(name),
+        room["closed"], len(trees), len(folded), len(name),
     )  # fmt: skip
     body = b"".join(TREE.pack(*tree) for tree in trees)
     return frame(ROOM, fixed + body + folded + name)
@@ -146,11 +146,11 @@ def read_body(kind, body):
     if kind == END:
         return {"type": "end"}
     if kind == OPEN:
-        return {"type": "open", "ids": struct.unpack("<I", body)[0]}
+        return {"type": "open", **dict(zip(["ids", "floor"], struct.unpack("<IQ", body)))}
     if kind == VOID:
         return {"type": "void", **dict(zip(["room", "from", "to"], struct.unpack("<IQQ", body)))}
     if kind == ROOM:
-        keys = ["room", "epoch", "number", "kept", "time_ns", "count", "trees", "folded", "name"]
+        keys = ["room", "epoch", "number", "kept", "time_ns", "count", "closed", "trees", "folded", "name"]
         room = {"type": "room", **dict(zip(keys, ROOM_FIXED.unpack_from(body)))}
         at = ROOM_FIXED.size + TREE.size * room["trees"]
         room["trees"] = [TREE.unpack_from(body, ROOM_FIXED.size + TREE.size * i) for i in range(room["trees"])]
@@ -232,7 +232,7 @@ class Partition:
         if folded not in self.rooms:
             self.rooms[folded] = {
                 "room": len(self.rooms) + 1, "epoch": 0xFEDCBA9876543210 + len(self.rooms), "number": 0, "kept": 0,
-                "time_ns": 0, "count": 0, "folded": folded, "name": name, "trees": [],
+                "time_ns": 0, "count": 0, "closed": 0, "folded": folded, "name": name, "trees": [],
             }  # fmt: skip
             self.put(room_record(self.rooms[folded]))
         return self.rooms[folded]

@@ -208,7 +208,8 @@ static void json_time(FILE *to, const char *key, int64_t time_ns)
 
 static void json_flags(FILE *to, uint32_t flags)
 {
-    static const char *const names[] = {"droppable", "action", "direct", "multiline", "forced"};
+    static const char *const names[] = {"droppable", "action", "direct",
+                                        "multiline", "forced", "closed"};
     const char *comma = "";
 
     (void)fputs(",\"flags\":[", to);

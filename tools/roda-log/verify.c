@@ -143,6 +143,8 @@ static void check_room(struct verify *v, struct reader *r)
     if (record->count &&
         (record->trees[0].root >= r->position || record->trees[0].number != record->kept))
         FOUND("room %s: its chain does not end with its last message", shown(record->name));
+    if (record->closed >= r->position)
+        FOUND("room %s: it was closed behind this", shown(record->name));
     if (!is_at(&chain->state, record))
         chain->has_refused = 0;
     chain->is_known = 1;

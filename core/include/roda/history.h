@@ -15,7 +15,12 @@
  * than the number after which one asked), the numbers between, prev included, are lost or no
  * longer kept. If its epoch differs as well, the broker ended without having written them all:
  * what was shown under the old epoch after the last kept number is lost, however much it was. No
- * number of a room is ever used twice, whatever the epoch.
+ * number of a room is ever used twice, whatever the epoch. A room of which nothing is kept begins
+ * anew, with another epoch and numbers anywhere behind those it had.
+ *
+ * A CLOSED ROOM (RODA_MSG_CLOSED) guards what was said in it as long as somebody is there. start()
+ * says that others may come now: of what was said before that, nothing up to the newest closed
+ * message is given any more, as if it were not kept.
  */
 #include <roda/plugin.h>
 

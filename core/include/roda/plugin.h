@@ -159,6 +159,7 @@ enum {
     RODA_MSG_DIRECT = 4,    /* `to` is a nick, not a room */
     RODA_MSG_MULTILINE = 8, /* LF inside text is allowed */
     RODA_MSG_FORCED = 16,   /* by the broker or an operator, not by who it happens to */
+    RODA_MSG_CLOSED = 32,   /* said where not everybody could enter; the owner of rooms says so */
 };
 
 /* A key that begins with '.' is between plugins: protocols show it to nobody. */

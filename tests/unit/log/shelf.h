@@ -172,7 +172,7 @@ static inline struct book *book_open(struct log_rooms *rooms, uint64_t base)
 {
     struct book *b = book_begin(rooms, base);
 
-    book_put(b, &(struct log_record){.type = LOG_OPEN, .open.ids = rooms->ids});
+    book_put(b, &(struct log_record){.type = LOG_OPEN, .open = {rooms->ids, rooms->floor}});
     return b;
 }
 

@@ -332,7 +332,8 @@ static void look(size_t room)
     n_kept = 0;
     for (size_t i = 0; i < n_said[room]; i++) {
         const struct said *s = &said[room][i];
-        if (s->position >= partition.segments[0].base && !s->damaged && s->position < synced)
+        if (s->position >= partition.segments[0].base && s->position >= rooms[room]->floor &&
+            !s->damaged && s->position < synced)
             kept[n_kept++] = s;
     }
 }
@@ -570,6 +571,39 @@ static void what_was_removed_is_not_there(void **state)
     close_log();
 }
 
+static void what_others_said_among_themselves_is_not_there(void **state)
+{
+    static struct page page;
+
+    (void)state;
+    open_log(12, 16 << 10);
+    fill(3000, 60);
+    check_some(20); /* the oldest is known now */
+    for (size_t i = 0; i < ROOMS; i++) {
+        rooms[i]->closed = said[i][any(n_said[i] / 2)].position;
+        assert_int_equal(rooms[i]->floor, 0); /* somebody of them is still there */
+    }
+    check_some(20);
+    for (unsigned round = 0; round < 4; round++) {
+        for (size_t i = 0; i < ROOMS; i++) {
+            log_room_vacate(rooms[i]);
+            look(i);
+            assert_true(n_kept && kept[0]->position > rooms[i]->closed);
+            rooms[i]->closed = kept[n_kept / 2]->position;
+        }
+        check_some(60);
+        remove_oldest(3);
+        check_some(60);
+    }
+    rooms[0]->closed = said[0][n_said[0] - 1].position;
+    log_room_vacate(rooms[0]);
+    ask(&page, 0, RODA_HISTORY_LATEST, 0, 10, 0, 0);
+    assert_int_equal(page.result, 0);
+    assert_int_equal(page.ask.n, 0);
+    assert_int_equal(page.ask.more, 0);
+    close_log();
+}
+
 static void a_segment_may_go_meanwhile(void **state)
 {
     (void)state;
@@ -784,6 +818,7 @@ int main(void)
         cmocka_unit_test(a_page_has_a_limit_in_bytes),
         cmocka_unit_test(a_look_up_reads_little),
         cmocka_unit_test(what_was_removed_is_not_there),
+        cmocka_unit_test(what_others_said_among_themselves_is_not_there),
         cmocka_unit_test(a_segment_may_go_meanwhile),
         cmocka_unit_test(what_is_not_shown_yet_is_nobody_s),
         cmocka_unit_test(damaged_records_cost_only_themselves),

@@ -56,6 +56,7 @@ static struct log_record a_room(void)
         .number = 10012,
         .kept = 12,
         .time_ns = INT64_C(1795489200000000001),
+        .closed = 9000,
         .folded = RODA_STR("lobby"),
         .name = RODA_STR("Lobby"),
     };
@@ -116,7 +117,7 @@ static struct log_record some_record(size_t i)
         return a_room();
     case 3:
         bare.type = LOG_OPEN;
-        bare.open.ids = 0x01020304;
+        bare.open = (struct log_open){0x01020304, UINT64_C(0x05060708090a0b0c)};
         return bare;
     case 4:
         return a_message();
@@ -224,6 +225,7 @@ static void test_room(void **state)
     assert_int_equal(back.room.count, 12);
     assert_text(back.room.folded, "lobby", 5);
     assert_text(back.room.name, "Lobby", 5);
+    assert_int_equal(back.room.closed, 9000);
     assert_int_equal(back.room.n_trees, record.room.n_trees);
     for (uint32_t i = 0; i < back.room.n_trees; i++) {
         assert_int_equal(back.room.trees[i].root, record.room.trees[i].root);
@@ -283,9 +285,10 @@ static void test_end_and_open(void **state)
     assert_int_equal(log_record_decode(buffer, len, &back), 0);
     assert_true(back.type == LOG_END && back.length == len);
     len = log_record_encode(&open, buffer, sizeof(buffer));
-    assert_int_equal(len, LOG_FRAME_BYTES + 4);
+    assert_int_equal(len, LOG_FRAME_BYTES + 12);
     assert_int_equal(log_record_decode(buffer, len, &back), 0);
     assert_true(back.type == LOG_OPEN && back.length == len && back.open.ids == 0x01020304);
+    assert_true(back.open.floor == UINT64_C(0x05060708090a0b0c));
 }
 
 /* A reader takes one record, whatever stands behind it. */
@@ -501,8 +504,8 @@ static void test_contents_are_checked(void **state)
     expect_refused(2, 12, 0);    /* room 0 */
     expect_refused(2, 39, 0x7f); /* more kept than the number */
     expect_refused(2, 48, 11);   /* another count than the trees' */
-    expect_refused(2, 56, 3);    /* fewer trees than bytes */
-    expect_refused(2, 58, 0);    /* no name */
+    expect_refused(2, 64, 3);    /* fewer trees than bytes */
+    expect_refused(2, 66, 0);    /* no name */
     expect_refused(4, 12, 0);    /* room 0 */
     expect_refused(4, 20, 0);    /* kind 0 */
     expect_refused(4, 20, 64);   /* kind 64 */

@@ -267,6 +267,39 @@ static void people_change_and_go_all_the_same(void **state)
     chat_stop(h);
 }
 
+/* Whoever keeps it must know. */
+static void what_is_said_in_a_closed_room_is_marked(void **state)
+{
+    static const char *const closing[][2] = {{"MODE|ops||+i", "MODE|ops||-i"},
+                                             {"MODE|ops|sesame|+k", "MODE|ops||-k"}};
+    struct testhost *h = start(1);
+    struct testhost_conn *ana = chat_enter(h, 0, "ana");
+
+    (void)state;
+    chat_answered(h, ana, "JOIN|ops||", RODA_OK);
+    for (size_t i = 0; i < sizeof(closing) / sizeof(*closing); i++) {
+        chat_answered(h, ana, "TEXT|ops||for all", RODA_OK);
+        assert_false(fake.last.flags & RODA_MSG_CLOSED);
+        chat_answered(h, ana, closing[i][0], RODA_OK);
+        chat_answered(h, ana, "TEXT|ops||for us", RODA_OK);
+        assert_true(fake.last.flags & RODA_MSG_CLOSED);
+        chat_answered(h, ana, i ? "TOPIC|ops||ours" : "TOPIC|ops||mine", RODA_OK);
+        assert_true(fake.last.flags & RODA_MSG_CLOSED);
+        chat_answered(h, ana, closing[i][1], RODA_OK);
+    }
+    chat_answered(h, ana, "TEXT|ops||for all", RODA_OK);
+    assert_false(fake.last.flags & RODA_MSG_CLOSED);
+    /* Though a disk still holds what closes it. */
+    fake.defer = 1;
+    testhost_input(ana, "MODE|ops||+i\nTEXT|ops||for us\n");
+    (void)testhost_run(h);
+    assert_true(fake.last.kind == RODA_TEXT && fake.last.flags & RODA_MSG_CLOSED);
+    let_go(h, 1, 0);
+    chat_answered(h, ana, "TEXT|ops||for us", RODA_OK);
+    assert_true(fake.last.flags & RODA_MSG_CLOSED);
+    chat_stop(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +310,7 @@ int main(void)
         cmocka_unit_test(what_was_not_stored_did_not_happen),
         cmocka_unit_test(the_reason_is_said),
         cmocka_unit_test(people_change_and_go_all_the_same),
+        cmocka_unit_test(what_is_said_in_a_closed_room_is_marked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
