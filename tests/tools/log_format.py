@@ -198,6 +198,7 @@ class Partition:
     def __init__(self, directory, partition=3, base=0, segment_bytes=1 << 20):
         self.directory, self.partition, self.segment_bytes = Path(directory), partition, segment_bytes
         self.rooms = {}
+        self.ids = 0
         self.base = None
         self.records = []  # (path, offset, length, message or None)
         self.begin(base)
@@ -217,7 +218,7 @@ class Partition:
         self.size = HEADER_BYTES
         for room in self.rooms.values():
             self.put(room_record(room))
-        self.put(open_record(len(self.rooms)))
+        self.put(open_record(self.ids))
         self.put(start_record())
 
     def put(self, data, message=None):
@@ -230,8 +231,9 @@ class Partition:
     def room(self, name, folded=None):
         folded = folded or name.lower()
         if folded not in self.rooms:
+            self.ids += 1
             self.rooms[folded] = {
-                "room": len(self.rooms) + 1, "epoch": 0xFEDCBA9876543210 + len(self.rooms), "number": 0, "kept": 0,
+                "room": self.ids, "epoch": 0xFEDCBA9876543210 + self.ids - 1, "number": 0, "kept": 0,
                 "time_ns": 0, "count": 0, "closed": 0, "folded": folded, "name": name, "trees": [],
             }  # fmt: skip
             self.put(room_record(self.rooms[folded]))

@@ -509,6 +509,31 @@ class Verify(Case):
         self.run_tool("verify")
         self.assertEqual(self.lines()[-1], "2026-11-24T03:15:00.000Z lobby 10006 bia: next")
 
+    def test_a_room_that_was_forgotten_begins_anew(self):
+        log = Partition(self.folder)
+        log.say("lobby", "old", T0)
+        log.say("ops", "kept", T0)
+        del log.rooms["lobby"]
+        log.begin()
+        log.say("lobby", "new", T0 + 1)
+        self.assertEqual(log.rooms["lobby"]["room"], 3)
+        self.run_tool("verify")
+        self.assertEqual(self.texts("--room", "lobby"), ["old", "new"])
+
+    def test_an_id_above_the_last_one(self):
+        log = Partition(self.folder)
+        log.say("lobby", "one", T0)
+        log.ids = 0
+        log.begin()
+        self.expect(log, "no room has an id above 0, it says, but one has 1")
+
+    def test_closed_behind_itself(self):
+        log = Partition(self.folder)
+        log.say("lobby", "one", T0)
+        log.rooms["lobby"]["closed"] = 1 << 40
+        log.begin()
+        self.expect(log, "room lobby: it was closed behind this")
+
     def test_records_before_the_end_of_the_snapshot(self):
         path = self.folder / "03-0000000000000000.segment"
         opened = log_format.open_record(0)
