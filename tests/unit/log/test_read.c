@@ -104,13 +104,18 @@ static struct book *write_segment(uint64_t base, uint32_t messages, size_t longe
 }
 
 /* Everything behind the header, as a writer does: record by record. */
-static void put_all(const struct book *b)
+static void put_some(const struct book *b, size_t n)
 {
-    for (size_t i = 0; i < b->n; i++) {
+    for (size_t i = 0; i < n; i++) {
         size_t end = i + 1 < b->n ? b->at[i + 1] : b->len;
         partition_cache_put(&partition, b->base + b->at[i],
                             (struct roda_str){b->bytes + b->at[i], end - b->at[i]});
     }
+}
+
+static void put_all(const struct book *b)
+{
+    put_some(b, b->n);
 }
 
 /* ---- from memory ------------------------------------------------------------------------ */
@@ -169,6 +174,24 @@ static void memory_is_right_for_records_of_any_length(void **state)
             assert_int_equal(ask(b->base + b->at[i - 1]).number, i - 2);
     }
     assert_int_equal(open_files(), 0);
+    book_free(b);
+}
+
+/* It is not kept for nobody; whoever reads then finds it in the file, and what follows in memory. */
+static void what_nobody_reads_is_not_copied(void **state)
+{
+    struct book *b = write_segment(0, 60, 60000);
+    int64_t cached;
+
+    (void)state;
+    put_all(b);
+    cached = shelf_metric(LOG_READS_CACHED);
+    testhost_file_put(host, book_path(0), b->bytes, b->len);
+    assert_int_equal(ask(positions[60]).number, 60);
+    assert_int_equal(shelf_metric(LOG_READS_CACHED), cached);
+    put_some(b, 6); /* once more: now they are kept */
+    assert_int_equal(ask(positions[2]).number, 2);
+    assert_int_equal(shelf_metric(LOG_READS_CACHED), cached + 1);
     book_free(b);
 }
 
@@ -673,6 +696,7 @@ int main(void)
         TEST(what_was_appended_comes_from_memory),
         TEST(memory_holds_the_newest_and_files_the_rest),
         TEST(memory_is_right_for_records_of_any_length),
+        TEST(what_nobody_reads_is_not_copied),
         TEST(a_jump_in_position_empties_memory),
         TEST(many_reads_at_once_are_all_answered),
         TEST(each_record_of_a_file_is_found),
