@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -638,6 +639,47 @@ void connection_close(struct roda_conn *c, const char *reason)
     list_append(&c->net->farewell, &c->link);
 }
 
+/* Bytes in our kernel: a reset would lose them. 0: none, or it does not tell. */
+static uint32_t untaken_bytes(const struct roda_conn *c)
+{
+    const struct system *system = c->net->system;
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t len = sizeof memory;
+
+    if (system->getsockopt(system->kernel, c->fd, SOL_SOCKET, SO_MEMINFO, memory, &len) < 0)
+        return 0;
+    /* TCP counts the first; a UNIX socket's second falls when the peer reads. */
+    return memory[SK_MEMINFO_WMEM_QUEUED] ? memory[SK_MEMINFO_WMEM_QUEUED]
+                                          : memory[SK_MEMINFO_WMEM_ALLOC];
+}
+
+static uint32_t write_timeout_ms(const struct roda_conn *c)
+{
+    return c->settings->write_timeout_ms ? c->settings->write_timeout_ms : 10000;
+}
+
+static void begin_lingering(struct roda_conn *c)
+{
+    struct net *net = c->net;
+
+    (void)net->system->shutdown(net->system->kernel, c->fd, SHUT_WR);
+    c->untaken_bytes = untaken_bytes(c);
+    c->sending_since_s = now_s(net);
+    wheel_arm(net->wheel, &c->timer, net->now_ms + net->limits->linger_ms, on_timer);
+    if (!(c->flags & CONN_RECEIVING) && !list_linked(&c->link))
+        list_append(&net->rearm, &c->link);
+}
+
+/* A slow peer may go on reading for as long as it might have taken to be told goodbye. */
+static bool goes_on_reading(struct roda_conn *c)
+{
+    uint32_t before = c->untaken_bytes;
+
+    c->untaken_bytes = untaken_bytes(c);
+    return c->untaken_bytes && c->untaken_bytes < before &&
+           now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
+}
+
 void connection_step(struct roda_conn *c)
 {
     struct net *net = c->net;
@@ -648,10 +690,7 @@ void connection_step(struct roda_conn *c)
         if (c->flags & CONN_DATAGRAM) {
             c->state = CONNECTION_CLOSING;
         } else if (!(c->flags & CONN_EOF)) {
-            (void)system->shutdown(system->kernel, c->fd, SHUT_WR);
-            wheel_arm(net->wheel, &c->timer, net->now_ms + net->limits->linger_ms, on_timer);
-            if (!(c->flags & CONN_RECEIVING) && !list_linked(&c->link))
-                list_append(&net->rearm, &c->link);
+            begin_lingering(c);
         }
     }
     if (c->state == CONNECTION_LINGERING && (c->flags & CONN_EOF))
@@ -666,9 +705,7 @@ void connection_step(struct roda_conn *c)
 
 void connection_linger(struct roda_conn *c)
 {
-    uint32_t wait_ms = c->settings->write_timeout_ms;
-
-    wheel_arm(c->net->wheel, &c->timer, c->net->now_ms + (wait_ms ? wait_ms : 10000), on_timer);
+    wheel_arm(c->net->wheel, &c->timer, c->net->now_ms + write_timeout_ms(c), on_timer);
 }
 
 void connection_abort(struct roda_conn *c, const char *reason)
@@ -811,6 +848,11 @@ static void on_timer(struct wheel_timer *timer)
         connection_abort(c, "reads too slowly to be told goodbye");
         break;
     case CONNECTION_LINGERING:
+        if (goes_on_reading(c)) {
+            wheel_arm(c->net->wheel, &c->timer, c->net->now_ms + c->net->limits->linger_ms,
+                      on_timer);
+            break;
+        }
         /* It may go on sending for ever, into a window that is shut: a reset ends that. */
         c->flags |= CONN_EOF | CONN_RESET;
         connection_step(c);

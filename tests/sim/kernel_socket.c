@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,12 @@ static int sim_getsockopt(void *kernel, int fd, int level, int name, void *value
     }
     case SO_LINGER:
         return put(value, len, &s->linger, sizeof s->linger);
+    case SO_MEMINFO: {
+        uint32_t memory[SK_MEMINFO_VARS] = {0};
+        if (s->pair)
+            memory[SK_MEMINFO_WMEM_QUEUED] = (uint32_t)s->pair->pipe[s->side].sent.len;
+        return put(value, len, memory, sizeof memory);
+    }
     case SO_ERROR:
         number = take_error(s);
         break;

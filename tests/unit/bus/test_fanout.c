@@ -317,6 +317,80 @@ static void who_closes_gets_nothing_more(void **state)
     bench_end();
 }
 
+static void send_much(unsigned messages)
+{
+    char text[1024];
+
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    bench_as(0);
+    for (unsigned i = 0; i < messages; i++) {
+        struct roda_msg *msg = bench_msg(0, RODA_TEXT, "0a", text);
+        roda_send(bench_ctx(0, OWNER), bench_conn(0), msg);
+        roda_msg_unref(msg);
+    }
+    roda_conn_close(bench_conn(0), "bye");
+    bench_done(0);
+}
+
+/* What it is shown before it is closed lies in the kernel, and takes its time. */
+static void who_reads_slowly_is_told_all(void **state)
+{
+    enum { MESSAGES = 100 };
+    static char piece[2000];
+    size_t got = 0;
+    int n;
+
+    (void)state;
+    bench_new(1);
+    bench_start();
+    struct bench_client *c = bench_connect(0);
+    send_much(MESSAGES);
+    do {
+        bench_pass(90);
+        n = sim_client_read(c->end, piece, sizeof piece);
+        got += n > 0 ? (size_t)n : 0;
+    } while (n > 0);
+    assert_int_equal(n, 0); /* the end, and no reset */
+    assert_true(got > MESSAGES * 1024);
+    bench_forget(c);
+    bench_end();
+}
+
+static void who_does_not_read_is_not_waited_for(void **state)
+{
+    enum { MESSAGES = 120 };
+    static char piece[2000];
+    uint64_t begun_ms;
+    size_t got = 0;
+    int n;
+
+    (void)state;
+    bench_new(1);
+    bench_start();
+    struct bench_client *c = bench_connect(0), *d;
+    send_much(MESSAGES);
+    begun_ms = bench_now_ms();
+    while (bench_worker(0)->net.open)
+        bench_pass(10);
+    assert_in_range(bench_now_ms() - begun_ms, 100, 300);
+    /* Nor is who would read for ever. */
+    bench->settings->write_timeout_ms = 2000;
+    d = bench_connect(0);
+    send_much(MESSAGES);
+    begun_ms = bench_now_ms();
+    while (bench_worker(0)->net.open) {
+        bench_pass(90);
+        n = sim_client_read(d->end, piece, sizeof piece);
+        got += n > 0 ? (size_t)n : 0;
+    }
+    assert_in_range(bench_now_ms() - begun_ms, 1000, 3500);
+    assert_true(got < MESSAGES * 1024);
+    bench_forget(c);
+    bench_forget(d);
+    bench_end();
+}
+
 /* ---- memory ----------------------------------------------------------------------------- */
 
 /* Numbers without a hole, or the end of the connection. */
@@ -378,6 +452,8 @@ int main(void)
         cmocka_unit_test(a_deliver_filter_may_send),
         cmocka_unit_test(borrowed_bytes_are_not_kept_beyond_their_owner),
         cmocka_unit_test(who_closes_gets_nothing_more),
+        cmocka_unit_test(who_reads_slowly_is_told_all),
+        cmocka_unit_test(who_does_not_read_is_not_waited_for),
         cmocka_unit_test(nobody_misses_a_message_whatever_allocation_fails),
     };
 

@@ -177,7 +177,7 @@ static void memory_is_right_for_records_of_any_length(void **state)
     book_free(b);
 }
 
-/* It is not kept for nobody; whoever reads then finds it in the file, and what follows in memory. */
+/* Whoever reads then finds it in the file, and what follows in memory. */
 static void what_nobody_reads_is_not_copied(void **state)
 {
     struct book *b = write_segment(0, 60, 60000);
