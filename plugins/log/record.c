@@ -173,34 +173,46 @@ static const char *take(struct reader *r, size_t len)
     return at;
 }
 
-static uint64_t get(struct reader *r, size_t bytes)
+static uint8_t get_u8(struct reader *r)
 {
-    const char *at = take(r, bytes);
-    uint64_t value = 0;
+    const char *at = take(r, 1);
 
-    for (size_t i = 0; at && i < bytes; i++)
-        value |= (uint64_t)(unsigned char)at[i] << (8 * i);
-    return value;
+    return at ? (uint8_t)*at : 0;
 }
 
 static uint16_t get_u16(struct reader *r)
 {
-    return (uint16_t)get(r, 2);
+    uint16_t little = 0;
+    const char *at = take(r, sizeof(little));
+
+    if (at)
+        memcpy(&little, at, sizeof(little));
+    return le16toh(little);
 }
 
 static uint32_t get_u32(struct reader *r)
 {
-    return (uint32_t)get(r, 4);
+    uint32_t little = 0;
+    const char *at = take(r, sizeof(little));
+
+    if (at)
+        memcpy(&little, at, sizeof(little));
+    return le32toh(little);
 }
 
 static uint64_t get_u64(struct reader *r)
 {
-    return get(r, 8);
+    uint64_t little = 0;
+    const char *at = take(r, sizeof(little));
+
+    if (at)
+        memcpy(&little, at, sizeof(little));
+    return le64toh(little);
 }
 
 static int64_t get_time(struct reader *r)
 {
-    return (int64_t)get(r, 8);
+    return (int64_t)get_u64(r);
 }
 
 /* len was read before and stands in the struct already. */
@@ -430,8 +442,8 @@ static void get_message(struct reader *r, struct log_message *message)
 {
     message->room = get_u32(r);
     message->flags = get_u32(r);
-    message->kind = (uint32_t)get(r, 1);
-    message->durable = (uint32_t)get(r, 1);
+    message->kind = get_u8(r);
+    message->durable = get_u8(r);
     message->n_tags = get_u16(r);
     message->epoch = get_u64(r);
     message->number = get_u64(r);
@@ -618,7 +630,7 @@ int log_record_decode(const char *bytes, size_t len, struct log_record *ret_reco
     if (crc != checksum(bytes + 8, length - 8))
         return -EILSEQ;
     r.end = bytes + length;
-    ret_record->type = (enum log_type)get(&r, 1);
+    ret_record->type = (enum log_type)get_u8(&r);
     ret_record->length = length;
     take(&r, FRAME_ZEROS);
     get_body(&r, ret_record);
