@@ -8,7 +8,7 @@
  *   OPEN       reads, decodes, writes
  *   FLUSHING   polite close: input is thrown away, what is queued is sent
  *   LINGERING  SHUT_WR was done; input is thrown away until EOF, or until the peer has taken
- *              nothing for linger_ms of what its kernel and ours still hold
+ *              nothing for linger_ms of what our kernel still holds
  *   CLOSING    shutdown(2) both ways; waits until nothing is in flight in the ring
  *   GONE       the descriptor is closed; waits for the owner's net_free()
  *

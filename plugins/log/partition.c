@@ -310,9 +310,11 @@ static void nothing(struct roda_ctx *x, void *arg, int result)
 /* Space on disk a little before it is needed: cheap, and blocks of one segment lie together. A
  * whole segment at once may be more than a small disk has, and an idle room needs none; so steps
  * begin small and grow with what was written. Where there is none left, writing will say so. */
-static void reserve(struct roda_file *file, uint64_t *reserved)
+static void reserve(struct roda_file *file, uint64_t *reserved, uint64_t segment_bytes)
 {
     *reserved += *reserved / 2 + RESERVE_STEP_BYTES;
+    if (*reserved > segment_bytes)
+        *reserved = segment_bytes;
     (void)roda_file_reserve(file, *reserved, nothing, NULL);
 }
 
@@ -335,7 +337,7 @@ static int put(struct partition *p, const char *bytes, size_t len)
     p->segments[p->n_segments - 1].bytes = w->end - w->base;
     if (w->end - w->base > RESERVE_FROM_BYTES &&
         w->end - w->base + RESERVE_STEP_BYTES / 2 > w->reserved && w->reserved < w->segment_bytes)
-        reserve(w->tail, &w->reserved);
+        reserve(w->tail, &w->reserved, w->segment_bytes);
     return 0;
 }
 
@@ -421,7 +423,7 @@ static void on_next_open(struct roda_ctx *x, void *arg, struct roda_file *file, 
     w->next_state = NEXT_READY;
     w->next_reserved = 0;
     if (p->state == PARTITION_READY)
-        reserve(file, &w->next_reserved);
+        reserve(file, &w->next_reserved, w->next_bytes);
     if (p->state == PARTITION_OPENING) {
         use_next(p);
         advance_opening(p);

@@ -74,11 +74,11 @@ void partition_close(struct partition *p);
 /* Once a second. */
 void partition_tick(struct partition *p);
 /* Appends a message of a room in use: msg has number, prev, time and epoch. Returns the position
- * behind the record; -ENOBUFS: later (partition->writer calls log_backlog()); else it broke. */
+ * behind the record; -ENOBUFS: later; else it broke. */
 int64_t partition_append(struct partition *p, struct log_room *room, const struct roda_msg *msg);
 /* The number that the record of a message has, if it is the room's next: the message's own. Two
- * people (folded name "@a,b") begin at 1 with each run of the broker; their records go on counting.
- *  */
+ * people (folded name "@a,b") begin at 1 with each run of the broker; their records go on
+ * counting. */
 uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);

@@ -11,7 +11,7 @@
  *   newest  the newest bytes that were appended, in two pieces of 128 kB. When the newer one is
  *           full it becomes the older one, which goes. No record lies in both. A new segment
  *           begins with none. When nobody has read for 1 MB, nothing is put there until somebody
- *           does: in a flood that copy is a tenth of what the log costs.
+ *           does.
  *   blocks  four of 16 kB that were read from files lately. Walks go backwards through a room, so a
  *           block lies mostly before the position that was asked for.
  *   files   the tail's own, and that of the tail before as long as its end is not on disk: they see

@@ -147,6 +147,8 @@ static void run_reserve(struct request *r, int result)
 {
     if (!result)
         result = r->job.context->instance->host->write_error;
+    if (!result && r->file->disk->reserved < r->offset)
+        r->file->disk->reserved = r->offset;
     r->fn.done(&r->job.context->x, r->arg, result);
 }
 
@@ -482,6 +484,13 @@ const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_
     if (d && ret_len)
         *ret_len = d->bytes.len;
     return d ? d->bytes.data : NULL;
+}
+
+uint64_t testhost_file_reserved(struct testhost *h, const char *path)
+{
+    const struct disk_file *d = disk_find(h, path);
+
+    return d ? d->reserved : 0;
 }
 
 void testhost_hold_files(struct testhost *h, bool on)

@@ -291,6 +291,7 @@ struct disk_file {
     char *path;
     struct bytes bytes;
     size_t synced;
+    uint64_t reserved;
     uint32_t opened; /* handles */
     bool appended;   /* some handle may append */
     bool removed;

@@ -155,6 +155,7 @@ void testhost_hold_offloads(struct testhost *h, bool on);
 /* Files lie in memory, and folders are where files are. */
 void testhost_file_put(struct testhost *h, const char *path, const void *bytes, size_t len);
 const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_len); /* or NULL */
+uint64_t testhost_file_reserved(struct testhost *h, const char *path); /* bytes; 0: no file */
 void testhost_hold_files(struct testhost *h, bool on); /* syncs and other requests wait */
 /* The same for files whose paths begin so; at most 63 bytes; empty: none. */
 void testhost_hold_path(struct testhost *h, const char *prefix);

@@ -558,6 +558,36 @@ static void a_new_room_does_not_reach_beyond_its_segment(void **state)
     stop();
 }
 
+/* In steps, before it is needed, and no more than the segment takes. */
+static void space_is_set_aside_as_a_segment_grows(void **state)
+{
+    enum { BYTES = 3500, SEGMENT = 4 << 20, STEP = 1 << 20, FROM = (64 << 10) + 2 * BYTES };
+    static char line[BYTES + 32];
+    char name[LOG_NAME_BYTES], path[80];
+    struct testhost_conn *ana;
+    uint64_t before = 0, steps = 0;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\nsegment_bytes = 4M\n");
+    ana = enter(0, "ana");
+    log_segment_name(partition_of("lobby")->index, 0, name);
+    (void)snprintf(path, sizeof(path), "/log/%s", name);
+    (void)snprintf(line, sizeof(line), "TEXT|lobby||%0*u\n", BYTES, 0);
+    while (partition_of("lobby")->n_segments == 1) {
+        uint64_t reserved = testhost_file_reserved(host, path);
+        uint64_t used = partition_of("lobby")->segments[0].bytes;
+        assert_true(reserved >= before && reserved <= SEGMENT);
+        assert_true(used <= FROM || reserved >= used); /* an idle room needs none */
+        steps += reserved > before;
+        before = reserved;
+        testhost_input(ana, line);
+        testhost_advance_ms(host, 1);
+    }
+    assert_int_equal(before, SEGMENT);
+    assert_in_range(steps, 2, SEGMENT / STEP);
+    stop();
+}
+
 /* The power may fail before the segment before it is on disk, which nothing would tell then. */
 static void no_end_is_claimed_before_the_last_segment_is_on_disk(void **state)
 {
@@ -854,6 +884,7 @@ int main(void)
         TEST(segments_follow_each_other),
         TEST(what_is_too_much_goes_while_people_talk),
         TEST(a_new_room_does_not_reach_beyond_its_segment),
+        TEST(space_is_set_aside_as_a_segment_grows),
         TEST(no_end_is_claimed_before_the_last_segment_is_on_disk),
         TEST(silence_does_not_keep_what_is_too_old),
         TEST(a_room_is_forgotten_with_its_last_record),
