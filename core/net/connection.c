@@ -663,21 +663,17 @@ static void begin_lingering(struct roda_conn *c)
     struct net *net = c->net;
 
     (void)net->system->shutdown(net->system->kernel, c->fd, SHUT_WR);
-    c->untaken_bytes = untaken_bytes(c);
     c->sending_since_s = now_s(net);
     wheel_arm(net->wheel, &c->timer, net->now_ms + net->limits->linger_ms, on_timer);
     if (!(c->flags & CONN_RECEIVING) && !list_linked(&c->link))
         list_append(&net->rearm, &c->link);
 }
 
-/* A slow peer may go on reading for as long as it might have taken to be told goodbye. */
-static bool goes_on_reading(struct roda_conn *c)
+/* What lies in our kernel may be taken for as long as being told goodbye may take. Whether the peer
+   is reading does not show: a window that was shut opens in large steps. */
+static bool has_untaken(const struct roda_conn *c)
 {
-    uint32_t before = c->untaken_bytes;
-
-    c->untaken_bytes = untaken_bytes(c);
-    return c->untaken_bytes && c->untaken_bytes < before &&
-           now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
+    return untaken_bytes(c) && now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
 }
 
 void connection_step(struct roda_conn *c)
@@ -848,7 +844,7 @@ static void on_timer(struct wheel_timer *timer)
         connection_abort(c, "reads too slowly to be told goodbye");
         break;
     case CONNECTION_LINGERING:
-        if (goes_on_reading(c)) {
+        if (has_untaken(c)) {
             wheel_arm(c->net->wheel, &c->timer, c->net->now_ms + c->net->limits->linger_ms,
                       on_timer);
             break;

@@ -7,8 +7,8 @@
  *
  *   OPEN       reads, decodes, writes
  *   FLUSHING   polite close: input is thrown away, what is queued is sent
- *   LINGERING  SHUT_WR was done; input is thrown away until EOF, or until the peer has taken
- *              nothing for linger_ms of what our kernel still holds
+ *   LINGERING  SHUT_WR was done; input is thrown away until EOF, or for linger_ms; while our
+ *              kernel holds what the peer has not taken, for write_timeout_ms
  *   CLOSING    shutdown(2) both ways; waits until nothing is in flight in the ring
  *   GONE       the descriptor is closed; waits for the owner's net_free()
  *
@@ -89,10 +89,7 @@ struct roda_conn {
         void *session; /* datagram: struct datagram_session */
         void *request; /* stream: struct send_request of the send in flight, or NULL */
     };
-    union {
-        uint32_t skipped_bytes; /* of the unit that is too long */
-        uint32_t untaken_bytes; /* LINGERING: what the peer had not taken when we looked last */
-    };
+    uint32_t skipped_bytes;   /* of the unit that is too long */
     uint32_t active_s;        /* when something came last, seconds of net->now_ms */
     uint32_t sending_since_s; /* LINGERING: when that began */
     int fd;

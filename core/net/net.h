@@ -57,7 +57,7 @@ struct net_limits {
     uint32_t max_connections;   /* of all workers together; sessions count */
     uint64_t send_queues_bytes; /* of all workers together */
     uint64_t send_queues_share; /* of this worker */
-    uint32_t linger_ms;         /* polite close: wait this long for the peer to go on reading */
+    uint32_t linger_ms;         /* polite close: wait this long for the peer to close too */
     uint32_t receive_buffers;   /* power of two */
     uint32_t receive_buffer_bytes;
     uint32_t datagram_sessions; /* of all workers together */

@@ -16,6 +16,14 @@ from clients import LineClient, Pump
 
 TEST_PLUGINS = Path(os.environ["RODA_TEST_PLUGIN_DIR"])
 LINGER_S = 1.0  # a polite close waits this long for the other side
+NOBODY_IS_SLOW = "send_queue = 64M"
+
+
+def ask_and_not_read(broker, client):
+    """From now on its queue is never empty."""
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.send_raw(b"/help lines\n" * 3000)
+    broker.wait_stats(lambda stats: stats["pinned_bytes"] > 1 << 20, "answers are queued")
 
 
 class Shutdown(unittest.TestCase):
@@ -98,8 +106,7 @@ class Shutdown(unittest.TestCase):
 
     def test_in_the_middle_of_a_flood(self):
         """Under load from all sides: each reader has the same beginning of what was said."""
-        limits = "send_queue = 64M"  # nobody is closed for reading slowly
-        with Broker(workers=4, listeners=TCP + UNIX, limits=limits) as broker, Pump() as pump:
+        with Broker(workers=4, listeners=TCP + UNIX, limits=NOBODY_IS_SLOW) as broker, Pump() as pump:
             senders = [pump.add(broker.connect("unix"), f"sender {i}") for i in range(4)]
             readers = [pump.add(broker.connect(), f"reader {i}") for i in range(8)]
             pump.settle(senders + readers)
@@ -127,11 +134,9 @@ class Shutdown(unittest.TestCase):
 
     def test_one_that_does_not_read_is_not_waited_for(self):
         """At most shutdown_grace; here it is as short as the test."""
-        with Broker(workers=2, core="shutdown_grace = 2s") as broker:
+        with Broker(workers=2, core="shutdown_grace = 2s", limits=NOBODY_IS_SLOW) as broker:
             with LineClient(broker, "surdo") as deaf, LineClient(broker, "ana") as ana:
-                deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-                deaf.send_raw(b"/help lines\n" * 3000)
-                ana.sync()
+                ask_and_not_read(broker, deaf)
                 started = time.monotonic()
                 broker.signal(signal.SIGTERM)
                 self.told(ana)
@@ -140,11 +145,9 @@ class Shutdown(unittest.TestCase):
                 self.assertLess(time.monotonic() - started, 2 + LINGER_S + PATIENCE_S / 4)
 
     def test_second_signal_hurries(self):
-        with Broker(workers=2, core="shutdown_grace = 1h") as broker:
+        with Broker(workers=2, core="shutdown_grace = 1h", limits=NOBODY_IS_SLOW) as broker:
             with LineClient(broker, "surdo") as deaf:
-                # Its queue is never empty: the first signal alone would wait.
-                deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-                deaf.send_raw(b"/help lines\n" * 3000)
+                ask_and_not_read(broker, deaf)  # the first signal alone would wait
                 broker.signal(signal.SIGTERM)
                 broker.wait_message(r"main: stopping$")
                 broker.signal(signal.SIGINT)
