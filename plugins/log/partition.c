@@ -54,6 +54,7 @@ struct writer {
 
     struct roda_file *old; /* its last sync is under way */
     uint64_t settled;      /* behind the tail's snapshot */
+    uint64_t relied;       /* base of the newest segment whose snapshot is on disk */
     uint32_t snapshot;     /* 1: not complete; next_room is the next to be described */
     struct log_room *next_room;
     struct log_void *voids; /* to be written behind the snapshot */
@@ -143,13 +144,9 @@ uint64_t partition_synced(const struct partition *p)
     return p->writer->synced;
 }
 
-int partition_settled(const struct partition *p)
+uint64_t partition_relied(const struct partition *p)
 {
-    const struct writer *w = p->writer;
-
-    if (!w)
-        return 1; /* nobody writes */
-    return p->state == PARTITION_READY && !w->snapshot && !w->old && w->synced >= w->settled;
+    return p->writer ? p->writer->relied : 0;
 }
 
 /* ---- breaking and healing ---------------------------------------------------------------- */
@@ -240,6 +237,8 @@ static void on_sync(struct roda_ctx *x, void *arg, int result)
     roda_count(x, LOG_SYNCS, 1);
     settles = w->synced < w->settled && target >= w->settled;
     w->synced = target;
+    if (!w->snapshot && w->synced >= w->settled)
+        w->relied = w->base;
     while (w->in_sync) {
         struct log_room *room = w->in_sync;
         w->in_sync = room->next_syncing;
@@ -903,7 +902,8 @@ void partition_tick(struct partition *p)
     if (!w)
         return;
     if (p->state == PARTITION_BROKEN && roda_now_ms(p->x) >= w->heal_at_ms) {
-        r = begin_opening(p);
+        retention_step(p); /* what is to go may be the space that is missing */
+        r = p->removing ? 0 : begin_opening(p);
         if (r)
             partition_break(p, r);
     }

@@ -82,8 +82,9 @@ int64_t partition_append(struct partition *p, struct log_room *room, const struc
 uint64_t partition_number(const struct log_room *room, const struct roda_msg *msg);
 uint64_t partition_end(const struct partition *p);
 uint64_t partition_synced(const struct partition *p);
-/* The snapshot of the tail is on disk, so that it can do without the segments before it. */
-int partition_settled(const struct partition *p);
+/* The base of the newest segment whose snapshot is on disk: nothing needs those before it. 0: not
+ * known. */
+uint64_t partition_relied(const struct partition *p);
 /* Wants everything appended so far on disk; commit_advance() tells when. */
 void partition_want_sync(struct partition *p);
 void partition_break(struct partition *p, int error);

@@ -15,7 +15,8 @@
  *
  * The file goes first, then its entry in p->segments; a reader that comes between finds no file,
  * or has it open and still reads. While somebody reads in a segment it stays. One removal at a time
- * per partition; when it is done the next step follows. Chains simply end where a segment is
+ * per partition; when it is done the next step follows. It goes on while a partition is broken: on
+ * a full disk that may be what mends it. Chains simply end where a segment is
  * missing: what points there finds nothing (history.c).
  *
  * Text files go by age, by the day in their names, once an hour at most. Partition 0's worker goes
@@ -43,6 +44,12 @@ static void tell_usage(struct partition *p)
     __atomic_store_n(&usage->bytes, bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&usage->oldest_ns, p->n_segments > 1 ? p->segments[0].created_ns : 0,
                      __ATOMIC_RELAXED);
+}
+
+/* While it is being read anew its segments are not known. */
+static int is_open(const struct partition *p)
+{
+    return p->state == PARTITION_READY || p->state == PARTITION_BROKEN;
 }
 
 /* The file is gone. */
@@ -77,7 +84,7 @@ static void on_removed(struct roda_ctx *x, void *arg, int result)
 
     roda_free(x, removal);
     p->removing = 0;
-    if (p->state != PARTITION_READY)
+    if (!is_open(p))
         return;
     if (result >= 0 || result == -ENOENT) {
         drop_oldest(p, base);
@@ -324,7 +331,7 @@ void retention_step(struct partition *p)
 {
     if (p->index == 0)
         sweep_text(p->x);
-    if (p->state != PARTITION_READY || p->removing || !partition_settled(p))
+    if (!is_open(p) || p->removing)
         return;
     tell_usage(p);
     uint32_t who = is_too_old(p) ? p->index : who_has_too_much(p);
@@ -333,6 +340,7 @@ void retention_step(struct partition *p)
             tell_worker(p, who);
         return;
     }
-    if (!p->segments[0].readers && !p->segments[0].opening)
+    if (p->segments[0].base < partition_relied(p) && !p->segments[0].readers &&
+        !p->segments[0].opening)
         remove_oldest(p);
 }

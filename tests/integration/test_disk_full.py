@@ -49,6 +49,11 @@ class Disk:
     def free(self):
         self.filler.unlink()
 
+    def closed_segments(self):
+        """All but each partition's newest: the tail, or the one that was prepared to follow it."""
+        files = sorted((self.folder / "log").glob("*.segment"))
+        return [a for a, b in zip(files, files[1:]) if a.name[:2] == b.name[:2]]
+
     def remove(self):
         LIBC.umount2(bytes(self.folder), 2)
         self.folder.rmdir()
@@ -179,25 +184,35 @@ class Full(unittest.TestCase):
             broker.process.kill()
         self.check_next_life(ana)
 
+    def test_what_is_to_go_makes_room(self):
+        """A disk that is full of what keep will remove heals without anybody."""
+        with self.broker("segment_bytes = 1M\nkeep = 5s\n") as broker:
+            with Speaker(broker, "ana", self.rooms) as ana:
+                while len(self.disk.closed_segments()) < 4:  # perhaps the tails are among them
+                    self.assertTrue(ana.say("ops", LONG))
+                    self.assertTrue(ana.say("lobby", LONG))
+                self.disk.fill()
+                self.talk_until_full(broker, ana)
+                self.assertGreater(broker.stats()["log_partitions_broken"], 0)
+                wait_until(lambda: ana.say("ops"), "ops takes messages again", every_s=0.1)
+                broker.wait_stats(lambda s: s["log_partitions_broken"] == 0, "all is well")
+                self.assertTrue(ana.say("ops"))
+
     def test_closed_segments_hold_no_spare_space(self):
         """What was set aside for a segment and not used is free when the next one takes over."""
-        log = self.disk.folder / "log"
-
-        def closed():
-            files = sorted(log.glob("*.segment"))
-            return [a for a, b in zip(files, files[1:]) if a.name[:2] == b.name[:2]]
 
         def spare():
+            files = self.disk.closed_segments()
             return [
-                file.name for file in closed() if file.stat().st_blocks * 512 > file.stat().st_size + 8192
+                file.name for file in files if file.stat().st_blocks * 512 > file.stat().st_size + 8192
             ]
 
         with self.broker("segment_age = 1s\n") as broker, Speaker(broker, "ana", self.rooms) as ana:
             for _ in range(3):
-                before = len(closed())
+                before = len(self.disk.closed_segments())
                 for _ in range(30):
                     self.assertTrue(ana.say("ops", LONG))
-                wait_until(lambda: len(closed()) > before, "the next segment")
+                wait_until(lambda: len(self.disk.closed_segments()) > before, "the next segment")
             broker.wait_stats(lambda s: s["log_waiting"] == 0, "nothing under way")
             # Of the newest two, one may still be the tail, and the other one be prepared.
             wait_until(lambda: len(spare()) <= 1, "the space of closed segments is free again")

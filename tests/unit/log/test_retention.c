@@ -32,9 +32,9 @@ int history_find(struct history_ask *ask)
 
 static const struct partition *unsettled;
 
-int partition_settled(const struct partition *p)
+uint64_t partition_relied(const struct partition *p)
 {
-    return p != unsettled;
+    return p == unsettled ? 0 : p->segments[p->n_segments - 1].base;
 }
 
 static const struct roda_option options[] = {
@@ -321,8 +321,22 @@ static void readers_keep_it(void **state)
     end();
 }
 
-/* What happens while the file is being removed: it is looked at anew. */
-static void a_partition_that_breaks(void **state)
+/* A full disk is mended by what goes. */
+static void a_broken_partition_too(void **state)
+{
+    (void)state;
+    begin(1, "keep = 1s\n");
+    add(1, 1, 100, 20 * DAY);
+    add(1, 2, 100, 19 * DAY);
+    partitions[1]->state = PARTITION_BROKEN;
+    step(1);
+    assert_false(there(1, 1));
+    assert_int_equal(partitions[1]->n_segments, 1);
+    end();
+}
+
+/* While the file is being removed it begins to heal: its segments are looked at anew. */
+static void a_partition_that_heals(void **state)
 {
     (void)state;
     begin(1, "keep = 1s\n");
@@ -330,7 +344,7 @@ static void a_partition_that_breaks(void **state)
     add(1, 2, 100, 19 * DAY);
     retention_step(partitions[1]);
     retention_step(partitions[1]); /* one removal at a time */
-    partitions[1]->state = PARTITION_BROKEN;
+    partitions[1]->state = PARTITION_OPENING;
     assert_true(testhost_run(host));
     assert_int_equal(partitions[1]->n_segments, 2);
     step(1);
@@ -433,7 +447,8 @@ int main(void)
         cmocka_unit_test(for_ever),        cmocka_unit_test(by_age),
         cmocka_unit_test(a_wrong_clock),   cmocka_unit_test(never_the_tail),
         cmocka_unit_test(by_bytes),        cmocka_unit_test(not_before_the_snapshot),
-        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_partition_that_breaks),
+        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_broken_partition_too),
+        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_partition_that_heals),
         cmocka_unit_test(memory_runs_out), cmocka_unit_test(stopped_in_between),
         cmocka_unit_test(text_files),      cmocka_unit_test(text_files_for_ever),
     };
