@@ -328,7 +328,7 @@ class Readers(Case):
 
         def entered():
             client.send(f"/join {room}")
-            return client.next(r"^(\* you are \S+ in|!)").group(1) != "!"
+            return client.expect(r"^(\* you are \S+ in|!)").group(1) != "!"
 
         wait_until(entered, f"{room} is open")
 
