@@ -192,6 +192,40 @@ def read_records(data):
 # ---- a log -------------------------------------------------------------------------------------
 
 
+def partition_of(folded):
+    """Where a room stands: SipHash-2-4 (Aumasson, Bernstein 2012) of its folded name."""
+    mask = (1 << 64) - 1
+
+    def rotate(x, by):
+        return (x << by | x >> (64 - by)) & mask
+
+    data = folded.encode()
+    keys = struct.unpack("<QQ", b"roda stable hash")
+    v = [k ^ c for k, c in zip(keys * 2, struct.unpack(">4Q", b"somepseudorandomlygeneratedbytes"))]
+
+    def rounds(n):
+        for _ in range(n):
+            v[0] = (v[0] + v[1]) & mask
+            v[2] = (v[2] + v[3]) & mask
+            v[1] = rotate(v[1], 13) ^ v[0]
+            v[3] = rotate(v[3], 16) ^ v[2]
+            v[0] = rotate(v[0], 32)
+            v[2] = (v[2] + v[1]) & mask
+            v[0] = (v[0] + v[3]) & mask
+            v[1] = rotate(v[1], 17) ^ v[2]
+            v[3] = rotate(v[3], 21) ^ v[0]
+            v[2] = rotate(v[2], 32)
+
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 255])
+    for (word,) in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 255
+    rounds(4)
+    return (v[0] ^ v[1] ^ v[2] ^ v[3]) % 64 % 16
+
+
 class Partition:
     """Writes a partition as the broker does."""
 

@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 
 import log_format
-from log_format import DIRECT, KICK, MODE, NOTICE, RENAME, TOPIC, Partition
+from log_format import DIRECT, KICK, MODE, NOTICE, RENAME, TOPIC, Partition, partition_of
 
 SOURCE = Path(os.environ.get("RODA_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BUILD = Path(os.environ.get("RODA_BUILD", SOURCE / "build"))
@@ -197,14 +197,27 @@ class Print(Case):
 class Filters(Case):
     def setUp(self):
         super().setUp()
-        log = Partition(self.folder, 3)
+        log = Partition(self.folder, partition_of("lobby"))
         for i in range(1, 11):
             log.say("Lobby", f"l{i}", T0 + i * 60 * SECOND, nick="bia" if i % 2 else "Bob")
-        other = Partition(self.folder, 7)
+        other = Partition(self.folder, partition_of("ação"))
         for i in range(1, 6):
             other.say("Ação", f"a{i}", T0 + i * 60 * SECOND + 1, folded="ação", nick="Zoë")
-        private = Partition(self.folder, 9)
+        private = Partition(self.folder, self.spare_partition())
         private.say("bob", "secret", T0, folded="@bia,bob", flags=DIRECT)
+
+    @staticmethod
+    def spare_partition():
+        return min(set(range(16)) - {partition_of(room) for room in ("lobby", "ação", "hall")})
+
+    def test_rooms_read_only_their_partitions(self):
+        flip(next(self.folder.glob(f"{partition_of('ação'):02d}-*.segment")), 70)
+        self.assertEqual(len(self.texts("-r", "lobby")), 10)
+        self.assertEqual(len(self.texts("export", "--format", "text", "-r", "lobby")), 10)
+        self.assertNotIn("damaged", self.run_tool("stats", "-r", "lobby"))
+        self.run_tool("print", "-r", "lobby", "-r", "ação", status=1)
+        self.run_tool("print", "-r", "@bia,bob", status=1)
+        self.run_tool("verify", "-r", "lobby", status=1)
 
     def test_room(self):
         lobby = [f"l{i}" for i in range(1, 11)]
@@ -260,7 +273,7 @@ class Filters(Case):
 
     def test_since_reads_only_what_it_must(self):
         """Old segments are not even opened: a damaged one is no matter."""
-        log = Partition(self.folder, 11)
+        log = Partition(self.folder, partition_of("hall"))
         log.say("hall", "old", T0)
         first = log.path()
         log.begin()
@@ -510,7 +523,7 @@ class Verify(Case):
         self.assertEqual(self.lines()[-1], "2026-11-24T03:15:00.000Z lobby 10006 bia: next")
 
     def test_a_room_that_was_forgotten_begins_anew(self):
-        log = Partition(self.folder)
+        log = Partition(self.folder, partition_of("lobby"))
         log.say("lobby", "old", T0)
         log.say("ops", "kept", T0)
         del log.rooms["lobby"]
@@ -663,7 +676,7 @@ class Follow(Case):
         self.finish(process)
 
     def test_filters_hold(self):
-        log = Partition(self.folder)
+        log = Partition(self.folder, partition_of("hall"))
         log.say("lobby", "a", T0)
         process = self.start("--room", "hall", "--sender", "ana")
         log.say("hall", "no", T0 + 1)
@@ -750,12 +763,12 @@ class Export(Case):
 
 class Stats(Case):
     def test_rooms_and_totals(self):
-        log = Partition(self.folder, 3)
+        log = Partition(self.folder, partition_of("lobby"))
         for i in range(5):
             log.say("Lobby", f"m{i}", T0 + i * SECOND)
         log.begin()
         log.say("Lobby", "m5", T0 + 5 * SECOND)
-        other = Partition(self.folder, 4)
+        other = Partition(self.folder, partition_of("alpha"))
         other.say("Alpha", "x", T0)
         other.say("bob", "psst", T0, folded="@bia,bob", flags=DIRECT)
         sizes = {name: sum(r[2] for log_ in (log, other) for r in log_.records if r[3] and r[3]["to"] == name)

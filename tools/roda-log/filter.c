@@ -4,14 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <roda/history.h>
+
 #include "base/text.h"
 #include "program.h"
 
 /*
  * Names are compared as the broker compares them: by the form that its own text_fold() makes. A
  * room is known by its LOG_ROOM record; where damage took that away, by what the message itself
- * says. Private messages stand under the two nicks, "@ana,bob": who asks for such a "room" gets it,
- * who asks for nothing does not get them by accident.
+ * says. Its name says in which partition it stands, so the others are not read. Private messages
+ * stand under the two nicks, "@ana,bob": who asks for such a "room" gets it, who asks for nothing
+ * does not get them by accident.
  */
 
 void filter_init(struct filter *filter)
@@ -92,6 +95,21 @@ int filter_numbers(struct filter *filter, const char *text)
     filter->from = from;
     filter->to = to;
     return 0;
+}
+
+/* A room stands in one for ever, two people's messages in any. */
+uint32_t filter_partitions(const struct filter *filter)
+{
+    uint32_t partitions = 0;
+
+    for (size_t i = 0; i < filter->n_rooms; i++) {
+        const struct filter_name *room = &filter->rooms[i];
+
+        if (room->folded[0] == '@')
+            return UINT32_MAX;
+        partitions |= 1u << roda_room_partition((struct roda_str){room->folded, room->len});
+    }
+    return filter->n_rooms ? partitions : UINT32_MAX;
 }
 
 static int is_name(const struct filter_name *name, struct roda_str folded)

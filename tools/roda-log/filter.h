@@ -27,6 +27,8 @@ int filter_room(struct filter *filter, const char *name);
 int filter_sender(struct filter *filter, const char *name);
 int filter_numbers(struct filter *filter, const char *text);
 
+/* The partitions in which wanted messages may stand: bit i for partition i. */
+uint32_t filter_partitions(const struct filter *filter);
 int filter_takes(const struct filter *filter, const struct room *room,
                  const struct log_message *message);
 /* 1: two people writing to each other. */

@@ -39,7 +39,7 @@ static void add(struct folder *folder, size_t *room, struct segment segment)
     folder->bytes += segment.bytes;
 }
 
-int folder_read(const char *directory, struct folder *ret_folder)
+int folder_read(const char *directory, uint32_t partitions, struct folder *ret_folder)
 {
     struct folder folder = {NULL, 0, 0};
     DIR *dir = opendir(directory);
@@ -54,7 +54,8 @@ int folder_read(const char *directory, struct folder *ret_folder)
         struct segment segment;
         struct stat status;
 
-        if (log_segment_parse(name, &segment.partition, &segment.base))
+        if (log_segment_parse(name, &segment.partition, &segment.base) ||
+            !(partitions & 1u << segment.partition))
             continue;
         if (fstatat(dirfd(dir), entry->d_name, &status, 0)) {
             if (errno != ENOENT && !r)

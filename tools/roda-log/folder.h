@@ -18,8 +18,9 @@ struct folder {
     uint64_t bytes; /* of all of them */
 };
 
-/* 0 or a negative errno. Other files are passed over. */
-int folder_read(const char *directory, struct folder *ret_folder);
+/* The segments of some partitions: bit i for partition i. 0 or a negative errno. Other files are
+ * passed over. */
+int folder_read(const char *directory, uint32_t partitions, struct folder *ret_folder);
 void folder_free(struct folder *folder);
 /* How many segments of one partition begin with this one. */
 size_t folder_partition(const struct folder *folder, size_t first);

@@ -251,14 +251,17 @@ static command_fn *command_of(struct task *task, int argc, char **argv)
 
 static void run(struct task *task, command_fn *command)
 {
-    int r = folder_read(task->directory, &task->folder);
+    int r;
+
+    task->partitions = command == run_verify ? UINT32_MAX : filter_partitions(&task->filter);
+    r = folder_read(task->directory, task->partitions, &task->folder);
 
     if (r) {
         task_failed(task, "%s: %s%s", task->directory, strerror(-r),
                     r == -ENOENT ? "; -d says where the log is" : "");
         return;
     }
-    if (!task->folder.n && !task->follow)
+    if (!task->folder.n && !task->follow && task->partitions == UINT32_MAX)
         tell("%s: there is no segment in it", task->directory);
     command(task);
     folder_free(&task->folder);

@@ -60,7 +60,7 @@ static void follow(struct task *task, struct merge *merge, struct progress *none
         int r;
 
         folder_free(&task->folder);
-        r = folder_read(task->directory, &task->folder);
+        r = folder_read(task->directory, task->partitions, &task->folder);
         if (r) {
             task_failed(task, "%s: %s", task->directory, strerror(-r));
             return;

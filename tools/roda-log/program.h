@@ -14,6 +14,7 @@ enum { STATUS_FINE = 0, STATUS_DAMAGED = 1, STATUS_FAILED = 2 };
 struct task {
     const char *directory;
     struct folder folder;
+    uint32_t partitions; /* bit i: partition i is to be read */
     struct filter filter;
     int follow;
     int json;     /* export */
