@@ -28,6 +28,7 @@
  *   power   the power fails: what was not synced is there, or torn, or not
  *   kill    the process is killed: the page cache stays
  *   mixed   one or the other, or an end in order
+ *           (of these two, some come while it is ending in order, people still talking)
  *   faults  in the middle the disk fails (EIO, fsync, full) and is well again later, without a
  *           restart: then durable rooms must take messages again
  *   flip    while the broker is down, bits turn over: the rest must be readable
@@ -207,6 +208,25 @@ static void stop_in_order(struct world *w)
     files_check(w, true);
 }
 
+/* It is told to stop, and does not get to the end of it, or just so. */
+static void begin_to_stop(struct world *w)
+{
+    if (w->loud)
+        fprintf(stderr, "  ---- told to stop\n");
+    broker_stop(w->broker, false);
+    for (uint64_t n = sim_random(w->kernel, 1 + sim_random(w->kernel, 3000)); n; n--) {
+        if (w->failed || has_ended(w))
+            break;
+        (void)step(w);
+    }
+    if (has_ended(w)) {
+        if (w->loud)
+            fprintf(stderr, "  ---- stopped\n");
+        crowd_lost(w);
+        whole_broker_free(w->broker);
+    }
+}
+
 /* A room that is durable and was heard again has its partition healed. */
 static void mark_cache_only(struct world *w, enum end end)
 {
@@ -218,10 +238,12 @@ static void mark_cache_only(struct world *w, enum end end)
 
 static void end_life(struct world *w, enum end end)
 {
-    mark_cache_only(w, end);
     struct sim_faults none = sim_faults_none();
 
+    mark_cache_only(w, end);
     sim_set_faults(w->kernel, &none);
+    if (end != END_ORDER && !sim_random(w->kernel, 4))
+        begin_to_stop(w);
     if (w->loud)
         fprintf(stderr, "  ---- %s\n",
                 end == END_POWER  ? "power cut"
