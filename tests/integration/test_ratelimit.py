@@ -237,6 +237,7 @@ class Refusals(unittest.TestCase):
                 self.expect_banned(broker, "127.0.0.2")
                 From(broker, "127.0.0.3").close()
                 file = Path(folder) / "ratelimit.bans"
+                wait_until(file.exists, "there is a file")
                 wait_until(lambda: "127.0.0.2/32 " in file.read_text(), "it is in the file")
             crashed = Broker(workers=2, state_dir=folder, plugins=limits(self.REFUSING))
             try:
