@@ -365,6 +365,9 @@ static void sync_in_time(struct roda_ctx *x)
 static roda_verdict unlogged(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
 {
     room->shown = partition_number(room, msg);
+    if (room->number < room->shown)
+        room->number =
+            room->shown; /* one before it, which is not written either, had set it back */
     roda_count(x, LOG_UNLOGGED, 1);
     return RODA_PASS;
 }
@@ -595,7 +598,9 @@ void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
             count_waiting(what, -1);
         what->ready = 1;
         if (what->end && what->end <= partition_synced(p)) {
-            what->room->shown = what->number; /* it is on disk, and only waits for its turn */
+            /* On disk, it only waits for its turn, which may come after the healing. */
+            show(what->p, what->room, what->msg, what->number);
+            what->end = 0;
             continue;
         }
         what->end = 0;

@@ -1,106 +1,6 @@
 /* The log with rooms in front of it, on the fake core: who sees what when, and what is there after
  * a restart, a crash, a full disk. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "plugins/log/partition.h"
-#include "testhost.h"
-
-extern const struct roda_plugin log_plugin, rooms_plugin;
-
-enum { SEGMENT_BYTES = 16 << 20, HOUR_MS = 3600000, DAY_MS = 24 * HOUR_MS };
-
-static struct testhost *host;
-static unsigned segment_bytes; /* as the conf says */
-
-static int begin(void **state)
-{
-    (void)state;
-    segment_bytes = SEGMENT_BYTES;
-    host = NULL; /* one that a failed test left stays as it is */
-    return 0;
-}
-
-static void start(uint32_t workers, const char *conf)
-{
-    if (!host)
-        host = testhost_new(workers);
-    assert_int_equal(testhost_load(host, &rooms_plugin, NULL), 0);
-    assert_int_equal(testhost_load(host, &log_plugin, conf), 0);
-    assert_int_equal(testhost_start(host), 0);
-}
-
-static void stop(void)
-{
-    assert_int_equal(testhost_stop(host), 0);
-    testhost_free(host);
-    host = NULL;
-}
-
-static struct testhost_conn *enter(uint32_t worker, const char *nick)
-{
-    struct testhost_conn *c = testhost_connect(host, worker, "plain", "tcp");
-    char line[64];
-
-    assert_true(testhost_run(host));
-    (void)snprintf(line, sizeof(line), "NICK|||%s\n", nick);
-    testhost_input(c, line);
-    assert_true(testhost_run(host));
-    while (testhost_unit(c)) {
-    }
-    return c;
-}
-
-static void join(struct testhost_conn *c, const char *room)
-{
-    char line[32];
-
-    (void)snprintf(line, sizeof(line), "JOIN|%s||\n", room);
-    testhost_input(c, line);
-    assert_true(testhost_run(host));
-}
-
-static void say(struct testhost_conn *c, const char *room, const char *text)
-{
-    char line[256];
-
-    (void)snprintf(line, sizeof(line), "TEXT|%s||%s\n", room, text);
-    testhost_input(c, line);
-}
-
-/* The number that c was given or shown for a TEXT that is next; 0: nothing. */
-static uint64_t next_number(struct testhost_conn *c)
-{
-    const char *unit;
-
-    while ((unit = testhost_unit(c))) {
-        if (!strncmp(unit, "TEXT|", 5))
-            return strtoull(unit + 5, NULL, 10);
-        if (!strncmp(unit, "answer|", 7) && strstr(unit, "|TEXT|")) {
-            const char *last = strrchr(unit, '|');
-            while (last > unit && last[-1] != '|')
-                last--;
-            return !strncmp(unit, "answer|0|", 9) ? strtoull(last, NULL, 10) : UINT64_MAX;
-        }
-    }
-    return 0;
-}
-
-static struct partition *partition_of(const char *room)
-{
-    uint32_t index = roda_room_partition((struct roda_str){room, strlen(room)});
-    uint32_t workers = testhost_ctx(host, "log", 0)->n_workers;
-
-    return log_state_of(testhost_ctx(host, "log", index % workers))->partitions[index];
-}
+#include "people.h"
 
 /* ---- holding and letting go ------------------------------------------------------------- */
 
@@ -334,49 +234,6 @@ static void without_memory_healing_is_tried_again(void **state)
 }
 
 /* ---- starts ----------------------------------------------------------------------------- */
-
-enum { SEGMENTS = 32, FILES = RODA_PARTITIONS * SEGMENTS };
-static struct {
-    char path[80];
-    char *bytes;
-    size_t len;
-} disk[FILES];
-
-static void take_disk(void)
-{
-    for (unsigned i = 0; i < FILES; i++) {
-        const char *bytes;
-        (void)snprintf(disk[i].path, sizeof(disk[i].path), "/log/%02u-%016x.segment", i / SEGMENTS,
-                       i % SEGMENTS * segment_bytes);
-        bytes = testhost_file_get(host, disk[i].path, &disk[i].len);
-        free(disk[i].bytes);
-        disk[i].bytes = NULL;
-        if (!bytes)
-            continue;
-        disk[i].bytes = malloc(disk[i].len + 1);
-        assert_non_null(disk[i].bytes);
-        memcpy(disk[i].bytes, bytes, disk[i].len);
-    }
-}
-
-/* Another broker on the same files: as they are after a clean end, or (crash) in the middle. */
-static void restart(uint32_t workers, const char *conf, bool crash)
-{
-    int64_t time_ns = roda_time_ns(testhost_ctx(host, "log", 0));
-
-    if (crash)
-        take_disk();
-    assert_int_equal(testhost_stop(host), 0);
-    if (!crash)
-        take_disk();
-    testhost_free(host);
-    host = testhost_new(workers);
-    testhost_set_time_ns(host, time_ns);
-    for (unsigned i = 0; i < FILES; i++)
-        if (disk[i].bytes)
-            testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
-    start(workers, conf);
-}
 
 static void numbers_go_on_after_a_clean_end(void **state)
 {
@@ -617,15 +474,6 @@ static void no_end_is_claimed_before_the_last_segment_is_on_disk(void **state)
     stop();
 }
 
-static bool has_segment(const char *room, uint64_t base)
-{
-    char name[LOG_NAME_BYTES], path[80];
-
-    log_segment_name(partition_of(room)->index, base, name);
-    (void)snprintf(path, sizeof(path), "/log/%s", name);
-    return testhost_file_get(host, path, NULL) != NULL;
-}
-
 /* What was said in a room goes when its time has come, though nothing is said any more. */
 static void silence_does_not_keep_what_is_too_old(void **state)
 {
@@ -658,33 +506,6 @@ static void silence_does_not_keep_what_is_too_old(void **state)
 }
 
 /* ---- retention -------------------------------------------------------------------------- */
-
-static void pass_ms(uint64_t ms)
-{
-    for (; ms >= HOUR_MS; ms -= HOUR_MS)
-        testhost_advance_ms(host, HOUR_MS);
-}
-
-/* The i-th room that lives where the lobby does. */
-static const char *neighbour(unsigned i)
-{
-    static char name[16];
-
-    for (unsigned n = 0;; n++) {
-        (void)snprintf(name, sizeof(name), "room%u", n);
-        if (partition_of(name) == partition_of("lobby") && !i--)
-            return name;
-    }
-}
-
-static uint64_t say_and_see(struct testhost_conn *c, const char *room)
-{
-    while (testhost_unit(c)) {
-    }
-    say(c, room, "said");
-    assert_true(testhost_run(host));
-    return next_number(c);
-}
 
 /* Those of which something is kept, and those where somebody talks. */
 static void a_room_is_forgotten_with_its_last_record(void **state)

@@ -335,6 +335,25 @@ static void a_broken_partition_too(void **state)
     end();
 }
 
+/* Its oldest segment is needed: another one's turn. */
+static void one_that_cannot_does_not_keep_all(void **state)
+{
+    (void)state;
+    begin(1, "keep_bytes = 1k\n");
+    add(1, 1, 1000, 20 * DAY);
+    add(1, 2, 1000, 10 * DAY);
+    for (uint64_t base = 1; base <= 3; base++)
+        add(2, base, 1000, (9 - (int64_t)base) * DAY);
+    partitions[1]->state = PARTITION_BROKEN;
+    unsettled = partitions[1];
+    step(1);
+    step(2);
+    unsettled = NULL;
+    assert_true(there(1, 1));
+    assert_false(there(2, 1));
+    end();
+}
+
 /* While the file is being removed it begins to heal: its segments are looked at anew. */
 static void a_partition_that_heals(void **state)
 {
@@ -444,13 +463,21 @@ static void text_files_for_ever(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(for_ever),        cmocka_unit_test(by_age),
-        cmocka_unit_test(a_wrong_clock),   cmocka_unit_test(never_the_tail),
-        cmocka_unit_test(by_bytes),        cmocka_unit_test(not_before_the_snapshot),
-        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_broken_partition_too),
-        cmocka_unit_test(readers_keep_it), cmocka_unit_test(a_partition_that_heals),
-        cmocka_unit_test(memory_runs_out), cmocka_unit_test(stopped_in_between),
-        cmocka_unit_test(text_files),      cmocka_unit_test(text_files_for_ever),
+        cmocka_unit_test(for_ever),
+        cmocka_unit_test(by_age),
+        cmocka_unit_test(a_wrong_clock),
+        cmocka_unit_test(never_the_tail),
+        cmocka_unit_test(by_bytes),
+        cmocka_unit_test(not_before_the_snapshot),
+        cmocka_unit_test(readers_keep_it),
+        cmocka_unit_test(a_broken_partition_too),
+        cmocka_unit_test(one_that_cannot_does_not_keep_all),
+        cmocka_unit_test(readers_keep_it),
+        cmocka_unit_test(a_partition_that_heals),
+        cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(stopped_in_between),
+        cmocka_unit_test(text_files),
+        cmocka_unit_test(text_files_for_ever),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
