@@ -87,6 +87,8 @@ static int start(struct roda_ctx *x, struct roda_str name, struct roda_history_s
     room = partition_room(p, folded, name, 0);
     if (room) {
         *ret_start = (struct roda_history_start){room->epoch, room->number, room->time_ns};
+        if (!room->kept && ret_start->number < p->rooms.floor)
+            ret_start->number = p->rooms.floor;
         log_room_vacate(room);
     }
     /* A room gets its place here with its first message: who only opens rooms fills no memory. */
