@@ -108,9 +108,7 @@ static struct log_room *add_room(struct found *f, uint32_t id, struct roda_str f
 /* The room of the running broker, which knows what was refused. */
 static const struct log_room *running(const struct found *f, uint32_t id)
 {
-    const struct log_room *room = f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
-
-    return room && room->text[0] != '@' ? room : NULL; /* two people's numbers are the log's own */
+    return f->healing ? log_rooms_by_id(&f->p->rooms, id) : NULL;
 }
 
 /* ---- LOG_ROOM --------------------------------------------------------------------------- */
@@ -442,8 +440,10 @@ static int apply_rooms(struct found *f)
         added = log_rooms_add(f->x, rooms, from->id, log_room_folded(from), log_room_name(from));
         if (!added)
             return -ENOMEM;
-        added->shown = UINT64_MAX; /* nobody here has refused anything */
-        added->floor = UINT64_MAX; /* nor was anybody there */
+        /* It was forgotten, and the segment in which it is not described any more was lost. */
+        added->shown = from->number;
+        added->closed = from->closed;
+        log_room_vacate(added);
     }
     for (struct log_room *to = rooms->oldest; to; to = to->newer) {
         struct log_room *from = log_rooms_by_id(&f->rooms, to->id);
