@@ -144,8 +144,8 @@ static int is_beyond(const struct walk *w, uint64_t position, uint64_t number, i
 
 static int is_gone(const struct walk *w, uint64_t position)
 {
-    return !position || position < w->floor || position < w->room->floor || !w->p->n_segments ||
-           position < w->p->segments[0].base;
+    return !position || position < w->floor || (!w->ask->all && position < w->room->floor) ||
+           !w->p->n_segments || position < w->p->segments[0].base;
 }
 
 static void go_to(struct walk *w, uint64_t position, uint64_t count, enum way way)
@@ -385,7 +385,7 @@ static void on_newest(struct walk *w)
     }
     w->newest = w->older;
     w->ask->last = w->newest.number;
-    if (is_gone(w, room->first_position)) {
+    if (w->ask->all || is_gone(w, room->first_position)) {
         search(w, STEP_OLDEST, (struct bound){.count = 0});
     } else {
         w->first_count = room->first_count;
@@ -405,9 +405,11 @@ static void on_oldest(struct walk *w)
     }
     w->first_count = w->newer.count;
     w->ask->first = w->newer.number;
-    room->first_position = w->newer_instead ? 0 : w->newer.position;
-    room->first_count = w->newer.count;
-    room->first = w->newer.number;
+    if (!w->ask->all) {
+        room->first_position = w->newer_instead ? 0 : w->newer.position;
+        room->first_count = w->newer.count;
+        room->first = w->newer.number;
+    }
     plan(w);
 }
 

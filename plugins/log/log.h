@@ -110,6 +110,7 @@ void service_free(struct roda_ctx *x);
 struct history_ask {
     struct partition *p;
     struct roda_history_query query; /* room: folded; query.what .. to as asked */
+    uint32_t all; /* 1: what was said behind a guard too, which is for the text files alone */
     void (*done)(struct history_ask *ask, int result);
     /* the answer, when result is 0 */
     char *bytes; /* whole records one behind the other, oldest first; the asker frees */

@@ -212,6 +212,7 @@ static void ask_chain(struct text_repair *r, void (*fn)(struct history_ask *, in
     forget_page(r);
     r->ask.p = p;
     r->ask.done = fn;
+    r->ask.all = 1;
     r->ask.n = r->ask.more = 0;
     r->ask.first = 0;
     r->ask.query.size = sizeof r->ask.query;
