@@ -102,20 +102,7 @@ static void path_of(const struct partition *p, uint64_t base, char *to, size_t s
     (void)snprintf(to, size, "%s/%s", log_conf_of(p->x)->directory, name);
 }
 
-/* ---- numbers that others share ----------------------------------------------------------- */
-
-static void tell_usage(struct partition *p)
-{
-    struct log_shared *shared = p->x->shared;
-    struct log_usage *usage = &shared->usage[p->index];
-    uint64_t bytes = 0;
-
-    for (uint32_t i = 0; i + 1 < p->n_segments; i++)
-        bytes += p->segments[i].bytes;
-    __atomic_store_n(&usage->bytes, bytes, __ATOMIC_RELAXED);
-    __atomic_store_n(&usage->oldest_ns, p->n_segments > 1 ? p->segments[0].created_ns : 0,
-                     __ATOMIC_RELAXED);
-}
+/* ---- segments, and how far they are ------------------------------------------------------ */
 
 static int add_segment(struct partition *p, uint64_t base, uint64_t bytes, int64_t created_ns)
 {
@@ -130,7 +117,7 @@ static int add_segment(struct partition *p, uint64_t base, uint64_t bytes, int64
     p->segments[p->n_segments++] =
         (struct log_segment){.base = base, .bytes = bytes, .created_ns = created_ns};
     roda_count(p->x, LOG_SEGMENTS, 1);
-    tell_usage(p);
+    retention_usage(p);
     return 0;
 }
 
@@ -550,9 +537,10 @@ static void use_next(struct partition *p)
     }
     if (w->tail) {
         errand = errand_new(p, w->end);
-        if (!errand || roda_file_sync(w->tail, on_old_synced, errand)) {
+        r = errand ? roda_file_sync(w->tail, on_old_synced, errand) : -ENOMEM;
+        if (r) {
             roda_free(p->x, errand);
-            partition_break(p, -ENOMEM);
+            partition_break(p, r);
             return;
         }
         w->old = w->tail;
@@ -766,7 +754,7 @@ static void opened(struct partition *p)
     w->opening_first = 0;
     if (!holds_messages(p))
         w->settled = w->end;
-    tell_usage(p);
+    retention_usage(p);
     if (first) {
         w->opened(p, 0);
         return;
@@ -902,8 +890,8 @@ void partition_tick(struct partition *p)
     if (!w)
         return;
     if (p->state == PARTITION_BROKEN && roda_now_ms(p->x) >= w->heal_at_ms) {
-        retention_step(p); /* what is to go may be the space that is missing */
-        r = p->removing ? 0 : begin_opening(p);
+        retention_step(p); /* what is to go may be the space that is missing, now or next time */
+        r = begin_opening(p);
         if (r)
             partition_break(p, r);
     }

@@ -117,5 +117,7 @@ struct log_segment *partition_segment(struct partition *p, uint64_t position); /
 
 /* retention.c: removes whole segments that are too old or too many; from a timer, in steps. */
 void retention_step(struct partition *p);
+/* retention.c: tells the other workers what this partition has; after a segment came or went. */
+void retention_usage(struct partition *p);
 
 #endif

@@ -33,7 +33,13 @@ struct removal {
     uint64_t base;
 };
 
-static void tell_usage(struct partition *p)
+/* Broken, and without its oldest segment nothing could be found again: another one's turn. */
+static int is_stuck(const struct partition *p)
+{
+    return p->state == PARTITION_BROKEN && p->segments[0].base >= partition_relied(p);
+}
+
+void retention_usage(struct partition *p)
 {
     struct log_shared *shared = p->x->shared;
     struct log_usage *usage = &shared->usage[p->index];
@@ -42,7 +48,8 @@ static void tell_usage(struct partition *p)
     for (uint32_t i = 0; i + 1 < p->n_segments; i++)
         bytes += p->segments[i].bytes;
     __atomic_store_n(&usage->bytes, bytes, __ATOMIC_RELAXED);
-    __atomic_store_n(&usage->oldest_ns, p->n_segments > 1 ? p->segments[0].created_ns : 0,
+    __atomic_store_n(&usage->oldest_ns,
+                     p->n_segments > 1 && !is_stuck(p) ? p->segments[0].created_ns : 0,
                      __ATOMIC_RELAXED);
 }
 
@@ -63,7 +70,7 @@ static void drop_oldest(struct partition *p, uint64_t base)
     p->n_segments--;
     memmove(oldest, oldest + 1, p->n_segments * sizeof *oldest);
     roda_count(p->x, LOG_SEGMENTS, -1);
-    tell_usage(p);
+    retention_usage(p);
     retention_step(p);
 }
 
@@ -333,7 +340,7 @@ void retention_step(struct partition *p)
         sweep_text(p->x);
     if (!is_open(p) || p->removing)
         return;
-    tell_usage(p);
+    retention_usage(p);
     uint32_t who = is_too_old(p) ? p->index : who_has_too_much(p);
     if (who != p->index) {
         if (who < RODA_PARTITIONS)
