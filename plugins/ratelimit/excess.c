@@ -150,19 +150,23 @@ static const char *address_text(const struct roda_conn *c, char buf[ADDRESS_BYTE
 void excess_tell(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
 {
     const struct client *client = roda_conn_data(x, c);
-    uint64_t owner = client->prefix ? client->prefix : key_for(roda_conn_getid(c), KEY_SAID);
+    char address[ADDRESS_BYTES];
+    const char *text = address_text(c, address);
+    /* Who is exempt has no prefix, and must not flood the messages by coming again either. */
+    uint64_t owner = client->prefix
+                         ? client->prefix
+                         : key_for(roda_hash((struct roda_str){text, strlen(text)}), KEY_SAID);
     struct gcra once = {.cost = SAID_MS * GCRA_SHARED_TICKS, .limit = SAID_MS * GCRA_SHARED_TICKS};
     struct roda_str listener = roda_conn_listener(c);
     int datagrams = client->flags & CLIENT_DATAGRAM;
     uint32_t what = KEY_SAID + 1 + (uint32_t)bucket + (datagrams ? BUCKETS : 0);
-    char address[ADDRESS_BYTES];
 
     roda_count(x, (uint32_t)bucket, 1);
     if (table_take(shared_of(x)->buckets, key_for(owner, what), now_us(x), &once, 0))
         return;
     roda_log(x, RODA_LOG_NOTICE, "refused %s%s bucket=%s listener=%.*s",
-             datagrams ? "datagrams of " : "", address_text(c, address), bucket_names[bucket],
-             (int)listener.len, listener.ptr);
+             datagrams ? "datagrams of " : "", text, bucket_names[bucket], (int)listener.len,
+             listener.ptr);
 }
 
 /* ---- the end of patience ---------------------------------------------------------------- */
@@ -185,24 +189,25 @@ static void ban(struct roda_ctx *x, struct roda_conn *c, const struct client *cl
 }
 
 static void disconnect(struct roda_ctx *x, struct roda_conn *c, const struct client *client,
-                       int at_once)
+                       enum bucket bucket, int at_once)
 {
     const struct ratelimit_conf *conf = conf_for(x, c), *general = x->conf;
     struct roda_str listener = roda_conn_listener(c);
-    char address[ADDRESS_BYTES], section[SECTION_BYTES];
+    char address[ADDRESS_BYTES], section[SECTION_BYTES], where[WHERE_BYTES];
 
     roda_count(x, METRIC_DISCONNECTED, 1);
     roda_log(x, RODA_LOG_NOTICE, "disconnected %s refusals=%u listener=%.*s",
              address_text(c, address), client->refusals, (int)listener.len, listener.ptr);
-    if (at_once) {
-        roda_conn_close(c, "too fast: %son_excess = disconnect",
+    if (at_once)
+        roda_conn_close(c, "too fast: %s; %son_excess = disconnect",
+                        where_text(x, c, bucket, where),
                         section_text(c, conf->on_excess != general->on_excess, section));
-        return;
-    }
-    roda_conn_close(c, "%u refusals within a minute: %skill_after = %" PRId64, client->refusals,
-                    section_text(c, conf->kill_after != general->kill_after, section),
-                    conf->kill_after);
-    ban(x, c, client);
+    else
+        roda_conn_close(c, "%u refusals within a minute: %skill_after = %" PRId64, client->refusals,
+                        section_text(c, conf->kill_after != general->kill_after, section),
+                        conf->kill_after);
+    if (client->refusals == conf->kill_after)
+        ban(x, c, client);
 }
 
 void excess_strike(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
@@ -219,7 +224,7 @@ void excess_strike(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
     if (client->refusals < UINT16_MAX)
         client->refusals++;
     if (at_once || client->refusals == conf->kill_after)
-        disconnect(x, c, client, at_once);
+        disconnect(x, c, client, bucket, at_once);
 }
 
 roda_verdict excess_refuse(struct roda_ctx *x, struct roda_event *ev, enum bucket bucket)

@@ -186,8 +186,42 @@ static void on_excess_disconnect_ends_it_at_once(void **state)
     assert_true(testhost_closed(c));
     assert_int_equal(flood_heard(c, "PONG"), 5);
     assert_string_equal(testhost_close_reason(c),
-                        "too fast: [plugin ratelimit] on_excess = disconnect");
+                        "too fast: [plugin ratelimit] messages = 1/s burst 5; "
+                        "[plugin ratelimit] on_excess = disconnect");
     assert_false(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    flood_stop(h);
+}
+
+static void the_strictest_bans_at_once(void **state)
+{
+    struct testhost *h =
+        flood_start(1, "messages = 1/s burst 5\non_excess = disconnect\nkill_after = 1\n");
+    struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+
+    (void)state;
+    flood_send(c, "PING\n", 6);
+    assert_true(testhost_run(h));
+    assert_true(testhost_closed(c));
+    assert_true(testhost_closed(flood_client(h, 0, "192.0.2.1", 1001)));
+    flood_stop(h);
+}
+
+/* They have no bucket by address, but the broker's messages are everybody's. */
+static void who_is_exempt_is_told_of_once_too(void **state)
+{
+    struct testhost *h = flood_start(1, "messages = 1/s burst 5\non_excess = disconnect\n");
+    size_t lines = 0;
+
+    (void)state;
+    for (uint16_t port = 1000; port < 1005; port++) {
+        struct testhost_conn *c = flood_client(h, 0, "127.0.0.1", port);
+        flood_send(c, "PING\n", 6);
+        assert_true(testhost_run(h));
+        assert_true(testhost_closed(c));
+    }
+    for (size_t i = 0; i < testhost_log_lines(h); i++)
+        lines += strstr(testhost_log_line(h, i), "refused 127.0.0.1 ") != NULL;
+    assert_int_equal(lines, 1);
     flood_stop(h);
 }
 
@@ -350,6 +384,8 @@ int main(void)
         cmocka_unit_test(nobody_is_banned_for_datagrams),
         cmocka_unit_test(kinds_of_buckets_have_keys_of_their_own),
         cmocka_unit_test(on_excess_disconnect_ends_it_at_once),
+        cmocka_unit_test(the_strictest_bans_at_once),
+        cmocka_unit_test(who_is_exempt_is_told_of_once_too),
         cmocka_unit_test(a_listener_has_a_patience_of_its_own),
         cmocka_unit_test(delays_are_no_refusals),
         cmocka_unit_test(slow_mode_counts_as_well_from_another_worker),
