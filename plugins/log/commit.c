@@ -362,12 +362,15 @@ static void sync_in_time(struct roda_ctx *x)
     c->interval = roda_timer_start(x, (uint64_t)conf->sync_interval_ms, 0, on_interval, NULL);
 }
 
-static roda_verdict unlogged(struct roda_ctx *x, struct log_room *room, const struct roda_msg *msg)
+static roda_verdict unlogged(struct roda_ctx *x, const struct waiting *what)
 {
-    room->shown = partition_number(room, msg);
+    struct log_room *room = what->room;
+
+    room->shown = partition_number(room, what->msg);
     if (room->number < room->shown)
         room->number =
             room->shown; /* one before it, which is not written either, had set it back */
+    what->p->unlogged++;
     roda_count(x, LOG_UNLOGGED, 1);
     return RODA_PASS;
 }
@@ -421,12 +424,14 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
     what.number = partition_number(room, what.msg);
     must = needs_disk(room, what.number);
     in_turn = must || room->waiting; /* perhaps behind others, which the disk keeps longer */
+    if (!room->number)
+        room->missed = what.number - 1;
     if (room->number < what.number)
         room->number = what.number;
     if (p->state != PARTITION_READY) {
         what.ready = 1;
         what.result = p->error ? p->error : -EIO;
-        return must ? wait_with(x, what) : unlogged(x, room, what.msg);
+        return must ? wait_with(x, what) : unlogged(x, &what);
     }
     if (in_turn && !has_room(x))
         return lose(x); /* it is refused, so it must not be in the file */
@@ -438,7 +443,7 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
     if (end < 0) {
         what.ready = 1;
         what.result = (int)end;
-        return must ? wait_with(x, what) : unlogged(x, room, what.msg);
+        return must ? wait_with(x, what) : unlogged(x, &what);
     }
     what.end = (uint64_t)end;
     verdict = in_turn ? wait_with(x, what) : RODA_PASS;
@@ -606,7 +611,7 @@ void commit_broken(struct roda_ctx *x, const struct partition *p, int error)
         what->end = 0;
         what->result = needs_disk(what->room, what->number) ? error : 0;
         if (!what->result)
-            (void)unlogged(x, what->room, what->msg);
+            (void)unlogged(x, what);
     }
     retry(x, c); /* not now: this may be inside a publish filter */
 }

@@ -441,7 +441,7 @@ static int apply_rooms(struct found *f)
         if (!added)
             return -ENOMEM;
         /* It was forgotten, and the segment in which it is not described any more was lost. */
-        added->shown = from->number;
+        added->missed = added->shown = from->number;
         added->closed = from->closed;
         log_room_vacate(added);
     }

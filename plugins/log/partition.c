@@ -1,6 +1,7 @@
 #include "partition.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -741,6 +742,23 @@ static int holds_messages(const struct partition *p)
     return 0;
 }
 
+/* What was shown before it broke may not have come to the disk, what was shown since has not. */
+static uint64_t count_missed(struct partition *p)
+{
+    uint64_t missed = 0;
+
+    for (struct log_room *room = p->rooms.oldest; room; room = room->newer) {
+        uint64_t from = room->kept > room->missed ? room->kept : room->missed;
+        if (room->shown > from)
+            missed += room->shown - from;
+        room->missed = room->shown;
+    }
+    if (missed > p->unlogged)
+        roda_count(p->x, LOG_UNLOGGED, (int64_t)(missed - p->unlogged));
+    p->unlogged = 0;
+    return missed;
+}
+
 static void opened(struct partition *p)
 {
     struct writer *w = p->writer;
@@ -762,7 +780,10 @@ static void opened(struct partition *p)
     log_state_of(p->x)->broken--;
     commit_watch(p->x);
     roda_count(p->x, LOG_BROKEN, -1);
-    roda_log(p->x, RODA_LOG_NOTICE, "partition %u can be written again", p->index);
+    roda_log(p->x, RODA_LOG_NOTICE,
+             "partition %u can be written again; messages that people saw and that are not kept: "
+             "%" PRIu64,
+             p->index, count_missed(p));
     commit_advance(p->x);
 }
 
@@ -854,7 +875,7 @@ static void on_recovered(struct partition *p, const struct recovered *found, int
         uint32_t choice = log_choice(log_conf_of(p->x), log_room_folded(room));
         room->durable = (choice & RODA_HISTORY_DURABLE) != 0;
         if (w->opening_first) {
-            room->shown = room->number;
+            room->missed = room->shown = room->number;
             log_room_vacate(room);
         }
     }

@@ -18,6 +18,7 @@ struct log_room {
     uint64_t unwritten; /* of them, the newest so many wait in commit.c: nobody has seen them */
     uint64_t kept;      /* the last one recorded; 0: none */
     uint64_t shown;     /* the last one that somebody may have seen; records beyond were refused */
+    uint64_t missed;    /* the last one shown when it was last counted what is not kept of those */
     uint64_t synced;    /* the last number that is surely on disk */
     uint64_t stated;    /* the number that the last LOG_ROOM record gives */
     uint64_t syncing;   /* what synced becomes when the sync under way is done */

@@ -232,6 +232,36 @@ static void numbers_that_were_given_stay_given(void **state)
     stop();
 }
 
+/* Shown as soon as it was handed to the file, which had it before the disk was full. */
+static void what_was_shown_and_is_not_kept_is_counted(void **state)
+{
+    struct testhost_conn *ana;
+
+    (void)state;
+    start(1, "directory = /log\nsync = never\n");
+    assert_int_equal(say_and_see(enter(0, "bob"), "lobby"), 1);
+    testhost_advance_ms(host, 1000);
+    restart(1, "directory = /log\nsync = never\n", true); /* the numbers make a jump */
+    ana = enter(0, "ana");
+    (void)say_and_see(ana, "lobby");
+    testhost_advance_ms(host, 1000);
+    for (uint64_t time = 1; time <= 2; time++) {
+        testhost_fail_writes(host, -ENOSPC);
+        for (unsigned i = 0; i < 5; i++)
+            (void)say_and_see(ana, "lobby");
+        testhost_advance_ms(host, 100);
+        for (unsigned i = 0; i < 3; i++) {
+            (void)say_and_see(ana, "lobby");
+            testhost_advance_ms(host, 100);
+        }
+        assert_int_equal(partition_of("lobby")->state, PARTITION_BROKEN);
+        testhost_fail_writes(host, 0);
+        heal("lobby");
+        assert_int_equal(testhost_metric(host, "log", "log_unlogged_total"), 8 * time);
+    }
+    stop();
+}
+
 static void a_refused_first_message_takes_no_number_back(void **state)
 {
     struct testhost_conn *ana;
@@ -493,6 +523,7 @@ int main(void)
         TEST(what_is_on_disk_when_it_breaks_stays),
         TEST(a_line_is_written_once),
         TEST(numbers_that_were_given_stay_given),
+        TEST(what_was_shown_and_is_not_kept_is_counted),
         TEST(a_refused_first_message_takes_no_number_back),
         TEST(a_room_found_again_has_a_past),
         TEST(what_is_refused_in_a_room_found_again_is_gone),

@@ -676,7 +676,9 @@ static void a_full_disk_refuses_durable_rooms_and_heals(void **state)
     assert_true(testhost_logged(host, "cannot be written: No space left on device"));
     testhost_fail_writes(host, 0);
     testhost_advance_ms(host, 20000);
-    assert_true(testhost_logged(host, "can be written again"));
+    assert_true(testhost_logged(host, "can be written again; messages that people saw and that are "
+                                      "not kept: 2"));
+    assert_int_equal(testhost_metric(host, "log", "log_unlogged_total"), 2);
     say(ana, "ops", "kept again");
     say(ana, "lobby", "kept again");
     testhost_advance_ms(host, 100);
