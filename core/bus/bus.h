@@ -316,6 +316,7 @@ enum {
     WAIT_EVENT = 4,   /* an event of this connection is held */
     WAIT_FILTER = 8,  /* an accept or input filter delays */
     WAIT_END = 16,    /* the peer has ended: closed when nothing is under way */
+    WAIT_LAST = 32,   /* it is being closed: last words come behind all answers */
 };
 void input_receipts(struct bus *bus, roda_conn_id id, uint32_t count, uint32_t bytes);
 void input_settled(struct roda_conn *c);                 /* nothing may be under way any more */

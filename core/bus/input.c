@@ -564,8 +564,20 @@ int roda_settled(const struct roda_conn *c)
     return !c->under_way && !c->answers && !(w && w->oldest && !w->trying);
 }
 
+/* What was taken from it is still to be answered; what is held for other reasons may never be. */
+static bool has_answers_to_come(const struct roda_conn *c)
+{
+    const struct waiting *w = c->waiting;
+
+    return c->under_way || c->answers || (w && w->oldest && w->oldest->why == WHY_TURN);
+}
+
 static void settled(struct roda_conn *c)
 {
+    if (c->waits & WAIT_LAST && !has_answers_to_come(c)) {
+        c->waits &= (uint8_t)~WAIT_LAST;
+        net_farewell(c);
+    }
     if (!(c->waits & (WAIT_SETTLED | WAIT_END)) || !roda_settled(c))
         return;
     tell_late(c);
@@ -825,15 +837,24 @@ static void on_idle(void *owner, struct roda_conn *c)
     bus_leave(bus);
 }
 
-static void on_closing(void *owner, struct roda_conn *c, const char *reason)
+static bool on_closing(void *owner, struct roda_conn *c, const char *reason, bool last)
 {
     struct bus *bus = owner;
+    const struct roda_protocol *protocol;
     struct roda_ctx *x;
-    const struct roda_protocol *protocol = protocol_of(bus, c, &x, "closing");
 
-    if (protocol->closing && !(c->flags & CONN_EOF))
+    if (c->flags & CONN_EOF)
+        return true; /* nobody reads it */
+    if (!last && has_answers_to_come(c)) {
+        c->waits |= WAIT_LAST;
+        return false;
+    }
+    tell_late(c);
+    protocol = protocol_of(bus, c, &x, "closing");
+    if (protocol->closing)
         protocol->closing(x, c, reason);
     bus_leave(bus);
+    return true;
 }
 
 static void report_closed(struct bus *bus, struct roda_conn *c)

@@ -681,7 +681,8 @@ void connection_step(struct roda_conn *c)
     struct net *net = c->net;
     const struct system *system = net->system;
 
-    if (c->state == CONNECTION_FLUSHING && queue_empty(c) && !(c->flags & CONN_SENDING)) {
+    if (c->state == CONNECTION_FLUSHING && c->flags & CONN_TOLD && queue_empty(c) &&
+        !(c->flags & CONN_SENDING)) {
         c->state = CONNECTION_LINGERING;
         if (c->flags & CONN_DATAGRAM) {
             c->state = CONNECTION_CLOSING;
@@ -840,6 +841,11 @@ static void on_timer(struct wheel_timer *timer)
         on_open_timer(c);
         break;
     case CONNECTION_FLUSHING:
+        if (!(c->flags & CONN_TOLD)) {
+            c->flags |= CONN_TOLD;
+            net_farewell(c);
+            break;
+        }
         NET_COUNT(c->net, connections_closed_slow);
         connection_abort(c, "reads too slowly to be told goodbye");
         break;

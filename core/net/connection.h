@@ -6,7 +6,7 @@
  *   OPEN -> FLUSHING -> LINGERING -> CLOSING -> GONE -> freed
  *
  *   OPEN       reads, decodes, writes
- *   FLUSHING   polite close: input is thrown away, what is queued is sent
+ *   FLUSHING   polite close: input is thrown away, last words are said, what is queued is sent
  *   LINGERING  SHUT_WR was done; input is thrown away until EOF, or for linger_ms; while our
  *              kernel holds what the peer has not taken, for write_timeout_ms
  *   CLOSING    shutdown(2) both ways; waits until nothing is in flight in the ring
@@ -55,6 +55,7 @@ enum {
     CONN_LEFT = 1 << 20,   /* the owner: gone, waits until nothing is under way */
     CONN_RESET = 1 << 21,  /* the peer did not end in time: close with a reset, without a notice */
     CONN_BROKE = 1 << 22,  /* the peer or the network ended it: no matter for a notice */
+    CONN_TOLD = 1 << 23,   /* its last words are said, or wait no longer */
 };
 
 /* Stashed input: bytes not decoded yet. Made when needed. */

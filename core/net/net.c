@@ -191,14 +191,23 @@ static void say_farewells(struct net *net)
 {
     for (struct list *node; (node = list_pop(&net->farewell));) {
         struct roda_conn *c = container_of(node, struct roda_conn, link);
-        net->hooks->closing(net->owner, c, c->reason ? c->reason : "closed");
+        bool said = net->hooks->closing(net->owner, c, c->reason ? c->reason : "closed",
+                                        c->flags & CONN_TOLD);
+        if (said)
+            c->flags |= CONN_TOLD;
         if (c->state != CONNECTION_FLUSHING)
             continue;
-        if (queue_empty(c))
+        if (said && queue_empty(c))
             connection_step(c);
         else
             connection_linger(c);
     }
+}
+
+void net_farewell(struct roda_conn *c)
+{
+    if (c->state == CONNECTION_FLUSHING && !list_linked(&c->link))
+        list_append(&c->net->farewell, &c->link);
 }
 
 /* It was over its limit and is not closed: back to what it waited for. */

@@ -43,8 +43,9 @@ struct net_hooks {
     /* The peer will send nothing more and all it sent was taken. */
     void (*ended)(void *owner, struct roda_conn *c);
     void (*idle)(void *owner, struct roda_conn *c);
-    /* Last words may be queued. */
-    void (*closing)(void *owner, struct roda_conn *c, const char *reason);
+    /* Last words may be queued. False: something is to be said before; then net_farewell(), or it
+     * is asked again after write_timeout, for the last time. */
+    bool (*closing)(void *owner, struct roda_conn *c, const char *reason, bool last);
     /* The descriptor is closed; call net_free() when nothing needs the connection any more. */
     void (*gone)(void *owner, struct roda_conn *c);
     /* As roda_protocol.knock. */
@@ -186,6 +187,7 @@ void net_deinit(struct net *net);
 void net_resume_inputs(struct net *net); /* decodes stashed input that may go on */
 void net_places(struct net *net);        /* lets places be filled */
 void net_pressure(struct net *net);      /* closes the over-full, sheds, copies laggards out */
+void net_farewell(struct roda_conn *c);  /* closing() that said "later" is asked again, this turn */
 void net_flush(struct net *net);         /* one send per dirty connection */
 void net_report_ended(struct net *net);  /* gone() of what ended */
 void net_rearm(struct net *net);         /* publishes buffers, arms receives and accepts */

@@ -113,11 +113,13 @@ static void on_ended(void *owner, struct roda_conn *c)
     (void)c;
 }
 
-static void on_closing(void *owner, struct roda_conn *c, const char *reason)
+static bool on_closing(void *owner, struct roda_conn *c, const char *reason, bool last)
 {
     (void)owner;
     (void)c;
     (void)reason;
+    (void)last;
+    return true;
 }
 
 static int on_knock(void *owner, const struct listener *l, const struct roda_peer *peer,

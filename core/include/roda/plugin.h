@@ -494,7 +494,8 @@ struct roda_protocol {
     /* Nothing came for idle_ping; if nothing comes for ping_timeout after that either, the core
      * closes. NULL: silence is welcome (TCP's keepalive finds the dead). */
     void (*idle)(struct roda_ctx *x, struct roda_conn *c);
-    /* The connection will be closed by the core or a plugin for this reason: last words. */
+    /* The connection will be closed by the core or a plugin for this reason: last words. Comes
+     * behind the answers to all that is under way; these may take until write_timeout. */
     void (*closing)(struct roda_ctx *x, struct roda_conn *c, const char *reason);
     /* A datagram without a session. 1: the sender proved its address (roda_cookie()): the core
      * opens a session, and decodes *ret_rest, a part of in; 0: send what out holds, at most 10

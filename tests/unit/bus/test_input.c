@@ -683,6 +683,73 @@ static void input_filters_refuse(void **state)
     bench_end();
 }
 
+static void says_bye(struct roda_ctx *x, struct roda_conn *c, const char *reason)
+{
+    (void)x;
+    roda_out_printf(roda_conn_out(c), "bye: %s", reason);
+    roda_out_unit(roda_conn_out(c));
+}
+
+static roda_verdict third_is_too_much(struct roda_event *ev)
+{
+    if (asked < 3)
+        return RODA_PASS;
+    roda_conn_close(ev->conn, "%s", "flood");
+    return roda_reject(ev, RODA_E_RATE, "too much");
+}
+
+/* Where, and how it is refused: as input, or as a message. */
+static void last_words_come_behind_all_answers(void **state)
+{
+    (void)state;
+    for (int as_message = 0; as_message <= 1; as_message++) {
+        bench_new(2);
+        bench->protocols[0].closing = says_bye;
+        if (as_message)
+            bench->plugins[FIRST].submit = filter;
+        else
+            bench->plugins[FIRST].input = filter;
+        bench->plugins[SECOND].publish = defers;
+        bench_start();
+        asked = 0;
+        decide = third_is_too_much;
+        struct bench_client *c = bench_connect(0);
+        bench_say(c, "say 1a one\nsay 1a two\nsay 1a three");
+        bench_settle();
+        bench_expect(c, "");
+        let_go(1, 2);
+        bench_expect(c, as_message ? "=1 0 #1\n=2 0 #2\n=3 15 #0 too much\nbye: flood\n"
+                                   : "=1 0 #1\n=2 0 #2\n!15 too much\nbye: flood\n");
+        bench_forget(c);
+        bench_end();
+    }
+}
+
+/* Whatever keeps the answers: it has write_timeout. */
+static void last_words_do_not_wait_for_ever(void **state)
+{
+    (void)state;
+    bench_new(2);
+    bench->settings->write_timeout_ms = 2000;
+    bench->protocols[0].closing = says_bye;
+    bench->plugins[SECOND].publish = defers;
+    bench_start();
+    struct bench_client *c = bench_connect(0);
+    bench_say(c, "say 1a one");
+    bench_settle();
+    bench_as(0);
+    roda_conn_close(bench_conn(0), "%s", "now");
+    bench_done(0);
+    bench_expect(c, "");
+    bench_pass(2100);
+    bench_expect(c, "bye: now\n");
+    let_go(1, 1);
+    bench_pass(2100);
+    assert_int_equal(bench_worker(0)->net.open, 0);
+    bench_forget(c);
+    bench_end();
+}
+
 static void tells_too_long(struct roda_ctx *x, struct roda_conn *c, size_t bytes)
 {
     (void)x;
@@ -955,6 +1022,8 @@ int main(void)
         TEST(input_filters_hold_the_unit),
         TEST(a_unit_waits_no_longer_than_max_delay),
         TEST(input_filters_refuse),
+        TEST(last_words_come_behind_all_answers),
+        TEST(last_words_do_not_wait_for_ever),
         TEST(oversize_units_wait_like_others),
         TEST(a_delayed_unit_and_a_held_message_do_not_disturb_each_other),
         TEST(what_was_routed_is_published_though_the_sender_is_gone),

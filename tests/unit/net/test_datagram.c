@@ -142,11 +142,13 @@ static void on_oversize(void *owner, struct roda_conn *c, size_t bytes)
     b->oversize_bytes = bytes;
 }
 
-static void on_closing(void *owner, struct roda_conn *c, const char *reason)
+static bool on_closing(void *owner, struct roda_conn *c, const char *reason, bool last)
 {
     (void)owner;
     (void)reason;
+    (void)last;
     say(c, "bye");
+    return true;
 }
 
 static void on_gone(void *owner, struct roda_conn *c)
