@@ -73,22 +73,22 @@ static struct roda_conn *take_slot(struct net *net, struct listener *l, int fd)
     return c;
 }
 
-static void learn_peer(struct roda_conn *c)
+/* False: already reset. What it sent before that could still be read. */
+static bool learn_peer(struct roda_conn *c)
 {
     const struct system *system = c->net->system;
 
     if (c->settings->transport == TRANSPORT_UNIX) {
         struct ucred peer = {0};
         socklen_t len = sizeof peer;
-        c->uid = (uint32_t)-1;
-        if (system->getsockopt(system->kernel, c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) >= 0)
-            c->uid = peer.uid;
-        return;
+        int r = system->getsockopt(system->kernel, c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+        c->uid = peer.uid;
+        return r >= 0;
     }
     union address peer = {0};
     socklen_t len = sizeof peer;
     if (system->getpeername(system->kernel, c->fd, &peer.any, &len) < 0)
-        return; /* already reset: the receive will say so */
+        return false;
     if (peer.any.sa_family == AF_INET6) {
         c->peer_address = peer.v6.sin6_addr;
         c->peer_port = peer.v6.sin6_port;
@@ -97,6 +97,7 @@ static void learn_peer(struct roda_conn *c)
         memcpy(&c->peer_address.s6_addr[12], &peer.v4.sin_addr, 4);
         c->peer_port = peer.v4.sin_port;
     }
+    return true;
 }
 
 static void begin_watching(struct roda_conn *c)
@@ -124,7 +125,11 @@ struct roda_conn *connection_open(struct net *net, struct listener *l, int fd)
     full = __atomic_add_fetch((uint32_t *)&net->totals->connections, 1, __ATOMIC_RELAXED) >
            net->limits->max_connections;
     NET_COUNT(net, connections_accepted);
-    learn_peer(c);
+    if (!learn_peer(c)) { /* nobody could tell a banned one from others */
+        c->flags |= CONN_BROKE;
+        connection_abort(c, "gone before its address was known");
+        return NULL;
+    }
     begin_watching(c);
     connection_arm_recv(c);
     net->hooks->opened(net->owner, c);
@@ -185,6 +190,8 @@ const char *roda_conn_peer_text(const struct roda_conn *c, char *buf, size_t siz
     connection_peer(c, &peer, &len);
     if (c->settings->transport == TRANSPORT_UNIX)
         (void)snprintf(buf, size, "unix uid %u", c->uid);
+    else if (IN6_IS_ADDR_UNSPECIFIED(&c->peer_address))
+        (void)snprintf(buf, size, "unknown");
     else if (c->net->limits->mask_addresses)
         (void)snprintf(buf, size, "masked %08x",
                        (uint32_t)hash_bytes(&c->peer_address, sizeof c->peer_address));

@@ -114,7 +114,8 @@ struct roda_conn {
     _Alignas(8) char data[]; /* plugins' */
 };
 
-/* A fresh connection in state OPEN, or NULL with the descriptor closed: no memory, or full. */
+/* A fresh connection in state OPEN, or NULL with the descriptor closed: no memory, full, or the
+ * peer is gone already. */
 struct roda_conn *connection_open(struct net *net, struct listener *l, int fd);
 /* The same without a descriptor: a datagram session. */
 struct roda_conn *connection_open_session(struct net *net, struct listener *l,

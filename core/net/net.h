@@ -46,7 +46,8 @@ struct net_hooks {
     /* Last words may be queued. False: something is to be said before; then net_farewell(), or it
      * is asked again after write_timeout, for the last time. */
     bool (*closing)(void *owner, struct roda_conn *c, const char *reason, bool last);
-    /* The descriptor is closed; call net_free() when nothing needs the connection any more. */
+    /* The descriptor is closed; call net_free() when nothing needs the connection any more. Also of
+     * one that was not opened, since its peer was gone by then. */
     void (*gone)(void *owner, struct roda_conn *c);
     /* As roda_protocol.knock. */
     int (*knock)(void *owner, const struct listener *l, const struct roda_peer *peer,

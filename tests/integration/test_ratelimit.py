@@ -5,7 +5,9 @@ refusals, disconnects and bans; ten thousand address prefixes; what fail2ban mak
 import os
 import re
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -254,6 +256,22 @@ class Refusals(unittest.TestCase):
                 self.expect_banned(broker, "127.0.0.4")
                 From(broker, "127.0.0.3").close()
                 wait_until(lambda: "127.0.0.3" not in file.read_text(), "what was torn is gone")
+
+    def test_who_is_banned_cannot_talk_and_be_gone(self):
+        conf = limits(self.REFUSING)
+        with Broker(plugins=conf) as broker, LineClient(broker, "ana", "unix") as ana:
+            self.provoke(broker, "127.0.0.9")
+            self.expect_banned(broker, "127.0.0.9")
+            ana.sync()
+            broker.signal(signal.SIGSTOP)  # so that it comes too late to all of them
+            for i in range(50):
+                sock = connect_from(broker, "127.0.0.9")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.sendall(b"said behind the door %d\n" % i)
+                sock.close()
+            broker.signal(signal.SIGCONT)
+            broker.wait_stats(lambda stats: stats["connections"] == 2, "they are gone")
+            self.assertEqual(ana.sync(), [], "nobody has joined, or said anything")
 
     def test_a_state_dir_that_cannot_be_written(self):
         """Bans go on, and that they end with the broker is said."""

@@ -457,7 +457,7 @@ uint64_t bench_now_ms(void)
 
 /* ---- clients ---------------------------------------------------------------------------- */
 
-struct bench_client *bench_connect(uint32_t w)
+struct bench_client *bench_connect_only(uint32_t w)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)(PORT + w)),
@@ -466,6 +466,13 @@ struct bench_client *bench_connect(uint32_t w)
 
     assert_non_null(c);
     c->end = sim_connect(bench->kernel, (struct sockaddr *)&to, sizeof to, NULL, 0, 1000);
+    return c;
+}
+
+struct bench_client *bench_connect(uint32_t w)
+{
+    struct bench_client *c = bench_connect_only(w);
+
     bench_settle();
     return c;
 }

@@ -104,6 +104,8 @@ uint64_t bench_now_ms(void);
 
 /* A client of worker w, known to the owner. */
 struct bench_client *bench_connect(uint32_t w);
+/* The same, and nobody has accepted it yet. */
+struct bench_client *bench_connect_only(uint32_t w);
 /* The youngest connection of worker w. */
 struct roda_conn *bench_conn(uint32_t w);
 void bench_say(struct bench_client *c, const char *fmt, ...) RODA_PRINTF(2, 3);

@@ -1,0 +1,78 @@
+/* Connections over the fake kernel, in a whole broker: how they begin and end, and who is taken for
+ * a slow reader. */
+#include "unit/bus/bench.h"
+
+#include "net/connection.h"
+
+static unsigned asked; /* filters */
+
+static int begin(void **state)
+{
+    (void)state;
+    asked = 0;
+    return 0;
+}
+
+static struct net *net_of(uint32_t w)
+{
+    return &bench_worker(w)->net;
+}
+
+/* The network and the kernel go on, and no worker does. */
+static void only_time_passes(uint64_t ms)
+{
+    (void)sim_advance_to(bench->kernel, sim_now_ns(bench->kernel) + ms * 1000000);
+}
+
+/* ---- beginning -------------------------------------------------------------------------- */
+
+static roda_verdict passes(struct roda_ctx *x, struct roda_event *ev)
+{
+    (void)x;
+    (void)ev;
+    asked++;
+    return RODA_PASS;
+}
+
+/* Nobody knows any more whether it was banned; what it sent lies there all the same. */
+static void who_is_gone_before_its_address_is_known_says_nothing(void **state)
+{
+    (void)state;
+    bench_new(1);
+    bench->plugins[FIRST].accept = passes;
+    bench_start();
+    struct bench_client *listener = bench_connect(0);
+    for (int i = 0; i < 3; i++) {
+        struct bench_client *c = bench_connect_only(0);
+        only_time_passes(1);
+        bench_say(c, "say 0a heard");
+        only_time_passes(1);
+        sim_client_reset(c->end);
+        c->end = NULL;
+        only_time_passes(1);
+        bench_settle();
+        bench_forget(c);
+    }
+    bench_expect(listener, "");
+    assert_int_equal(asked, 1);
+    assert_int_equal(bench->decodes, 0);
+    assert_int_equal(bench->closed, 0); /* nor was it opened */
+    assert_int_equal(net_of(0)->open, 1);
+    assert_int_equal(bench->broker->totals.connections, 1);
+    assert_int_equal(net_of(0)->counters.connections, 1);
+    assert_int_equal(net_of(0)->counters.connections_accepted, 4);
+    assert_int_equal(net_of(0)->counters.connections_closed, 3);
+    assert_null(net_of(0)->slots[1].conn);
+    bench_forget(listener);
+    bench_end();
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup(name, begin)
+    const struct CMUnitTest tests[] = {
+        TEST(who_is_gone_before_its_address_is_known_says_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
