@@ -677,10 +677,13 @@ static void begin_lingering(struct roda_conn *c)
 }
 
 /* What lies in our kernel may be taken for as long as being told goodbye may take. Whether the peer
-   is reading does not show: a window that was shut opens in large steps. */
+ * is reading does not show: a window that was shut opens in large steps. Who was never let in is
+ * not waited for: else one who takes nothing, refused again and again, would hold many
+ * descriptors. */
 static bool has_untaken(const struct roda_conn *c)
 {
-    return untaken_bytes(c) && now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
+    return c->flags & CONN_READY && untaken_bytes(c) &&
+           now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
 }
 
 void connection_step(struct roda_conn *c)

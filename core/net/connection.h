@@ -8,7 +8,7 @@
  *   OPEN       reads, decodes, writes
  *   FLUSHING   polite close: input is thrown away, last words are said, what is queued is sent
  *   LINGERING  SHUT_WR was done; input is thrown away until EOF, or for linger_ms; while our
- *              kernel holds what the peer has not taken, for write_timeout_ms
+ *              kernel holds what the peer has not taken, for write_timeout_ms, if it was let in
  *   CLOSING    shutdown(2) both ways; waits until nothing is in flight in the ring
  *   GONE       the descriptor is closed; waits for the owner's net_free()
  *
@@ -40,7 +40,7 @@ enum {
     CONN_ASKS_DELIVER = 1 << 5, /* deliver filters run */
     CONN_OVER = 1 << 6,         /* in net->over */
     CONN_DATAGRAM = 1 << 7,
-    CONN_READY = 1 << 8,
+    CONN_READY = 1 << 8,     /* its protocol has let it in */
     CONN_EOF = 1 << 9,       /* the peer sent its end */
     CONN_ENDED = 1 << 10,    /* ended() was called */
     CONN_SKIPPING = 1 << 11, /* inside a unit that is too long */

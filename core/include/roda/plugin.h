@@ -406,7 +406,8 @@ void roda_conn_set_variant(struct roda_conn *c, uint32_t variant);
 uint32_t roda_conn_variant(const struct roda_conn *c);
 /* on: deliver filters run for this connection. */
 void roda_conn_ask_deliver(struct roda_conn *c, int on);
-/* The handshake is over: ends handshake_timeout; ready() of all plugins runs this turn. */
+/* The handshake is over: ends handshake_timeout; ready() of all plugins runs this turn. When it is
+ * closed later, it has write_timeout to take what lies in the kernel, others have a second. */
 void roda_conn_ready(struct roda_conn *c);
 /* After what is queued has been sent. The reason goes to the broker's messages, to closed()
  * and, where the protocol has a word for it, to the client. Idempotent. */

@@ -95,6 +95,12 @@ static void answer(struct roda_ctx *x, struct roda_conn *c, const struct roda_an
     roda_out_unit(out);
 }
 
+static void let_in(struct roda_ctx *x, struct roda_conn *c)
+{
+    (void)x;
+    roda_conn_ready(c);
+}
+
 /* ---- the owner -------------------------------------------------------------------------- */
 
 struct bench_worker *bench_state(uint32_t w)
@@ -223,6 +229,7 @@ void bench_new(uint32_t n_workers)
     b->protocols[0] = (struct roda_protocol){.name = "test",
                                              .framing = RODA_LINES,
                                              .variant_masks = b->masks,
+                                             .opened = let_in,
                                              .decode = decode,
                                              .encode = encode,
                                              .answer = answer};

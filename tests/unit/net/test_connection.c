@@ -67,11 +67,69 @@ static void who_is_gone_before_its_address_is_known_says_nothing(void **state)
     bench_end();
 }
 
+/* ---- the end ---------------------------------------------------------------------------- */
+
+static roda_verdict refuses(struct roda_ctx *x, struct roda_event *ev)
+{
+    (void)x;
+    asked++;
+    return roda_reject(ev, RODA_E_BANNED, "%s", "not you");
+}
+
+/* More than the peer's buffer has room for. */
+static void says_much(struct roda_ctx *x, struct roda_conn *c, const char *reason)
+{
+    (void)x;
+    for (int i = 0; i < 100; i++) {
+        roda_out_printf(roda_conn_out(c), "%01000d closed: %s", i, reason);
+        roda_out_unit(roda_conn_out(c));
+    }
+}
+
+/* How long the descriptor of somebody who reads nothing is open. */
+static uint64_t held_ms(void)
+{
+    struct bench_client *c = bench_connect(0);
+    uint64_t begun_ms = bench_now_ms();
+
+    assert_int_equal(net_of(0)->open, 1);
+    if (bench_conn(0)) {
+        bench_as(0);
+        roda_conn_close(bench_conn(0), "%s", "bye");
+        bench_done(0);
+    }
+    while (net_of(0)->open)
+        bench_pass(10);
+    bench_forget(c);
+    return bench_now_ms() - begun_ms;
+}
+
+static void only_who_was_let_in_has_time_to_take_his_last_words(void **state)
+{
+    (void)state;
+    bench_new(1);
+    bench->settings->write_timeout_ms = 2000;
+    bench->protocols[0].closing = says_much;
+    bench->plugins[FIRST].accept = passes;
+    bench_start();
+    assert_in_range(held_ms(), 1000, 2500);
+    bench_end();
+    bench_new(1);
+    bench->settings->write_timeout_ms = 2000;
+    bench->protocols[0].closing = says_much;
+    bench->plugins[FIRST].accept = refuses;
+    bench_start();
+    assert_in_range(held_ms(), 90, 300);
+    assert_int_equal(asked, 2);
+    bench_end();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, begin)
     const struct CMUnitTest tests[] = {
         TEST(who_is_gone_before_its_address_is_known_says_nothing),
+        TEST(only_who_was_let_in_has_time_to_take_his_last_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
