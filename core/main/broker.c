@@ -30,7 +30,7 @@
 #define SQ_ENTRIES           4096u
 #define CQ_ENTRIES_MIN       8192u
 #define CQ_ENTRIES_MAX       65536u
-/* Descriptors that are not connections: rings, eventfds, files, plugins. */
+/* Descriptors that are not connections: rings, eventfds, files, plugins. NET_SPARE is besides. */
 #define DESCRIPTORS_BASE       64u
 #define DESCRIPTORS_PER_WORKER 8u
 
@@ -41,7 +41,7 @@ static int fit_connections(struct broker *b, struct roda_conf_errors *errors)
     uint64_t descriptors = machine_descriptors(), reserve, room;
     uint64_t wanted = (uint64_t)b->conf->limits.max_connections;
 
-    reserve = DESCRIPTORS_BASE +
+    reserve = DESCRIPTORS_BASE + NET_SPARE +
               (uint64_t)b->n_workers * (DESCRIPTORS_PER_WORKER + b->n_addresses) +
               b->host->n_plugins * 4u;
     room = descriptors > reserve ? descriptors - reserve : 0;

@@ -217,6 +217,7 @@ struct hand_over {
     struct roda_item item;
     uint32_t listener;
     int fd;
+    bool full;
 };
 
 static void hand_over_run(struct roda_ctx *x, struct roda_item *item, int result)
@@ -225,13 +226,13 @@ static void hand_over_run(struct roda_ctx *x, struct roda_item *item, int result
     struct net *net = context_of(x)->bus->net;
 
     if (result < 0 || net->stopping || h->listener >= net->n_listeners)
-        net->system->close(net->system->kernel, h->fd);
+        connection_dismiss(net, h->fd);
     else
-        (void)connection_open(net, &net->listeners[h->listener], h->fd);
+        (void)connection_open(net, &net->listeners[h->listener], h->fd, h->full);
     memory_free(h);
 }
 
-bool worker_hand_over(void *owner, struct listener *l, int fd)
+bool worker_hand_over(void *owner, struct listener *l, int fd, bool full)
 {
     struct bus *bus = owner;
     struct worker *w = container_of(bus, struct worker, bus);
@@ -244,6 +245,7 @@ bool worker_hand_over(void *owner, struct listener *l, int fd)
     h->item.run = hand_over_run;
     h->listener = l->index;
     h->fd = fd;
+    h->full = full;
     bus_post(bus, to, 0, &h->item, false);
     return true;
 }

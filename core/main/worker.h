@@ -46,6 +46,6 @@ int worker_enable(struct worker *w, char *problem, size_t size);
 bool worker_turn(struct worker *w, bool may_wait);
 void *worker_main(void *arg); /* the thread; arg: struct worker */
 /* net->hand_over: spreads UNIX connections over the workers. */
-bool worker_hand_over(void *bus, struct listener *l, int fd);
+bool worker_hand_over(void *bus, struct listener *l, int fd, bool full);
 
 #endif

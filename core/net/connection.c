@@ -112,18 +112,33 @@ static void begin_watching(struct roda_conn *c)
         wheel_arm(c->net->wheel, &c->timer, c->net->now_ms + first_ms, on_timer);
 }
 
-struct roda_conn *connection_open(struct net *net, struct listener *l, int fd)
+bool connection_admit(struct net *net, int fd, bool *ret_full)
+{
+    uint32_t total = __atomic_add_fetch((uint32_t *)&net->totals->connections, 1, __ATOMIC_RELAXED);
+
+    *ret_full = total > net->limits->max_connections;
+    if (total <= net->limits->max_connections + NET_SPARE)
+        return true;
+    connection_dismiss(net, fd);
+    NET_COUNT(net, connections_refused_full);
+    return false;
+}
+
+void connection_dismiss(struct net *net, int fd)
+{
+    (void)net->system->close(net->system->kernel, fd);
+    __atomic_sub_fetch((uint32_t *)&net->totals->connections, 1, __ATOMIC_RELAXED);
+}
+
+struct roda_conn *connection_open(struct net *net, struct listener *l, int fd, bool full)
 {
     struct roda_conn *c = take_slot(net, l, fd);
-    bool full;
 
     if (!c) {
-        net->system->close(net->system->kernel, fd);
+        connection_dismiss(net, fd);
         NET_COUNT(net, connections_refused_full);
         return NULL;
     }
-    full = __atomic_add_fetch((uint32_t *)&net->totals->connections, 1, __ATOMIC_RELAXED) >
-           net->limits->max_connections;
     NET_COUNT(net, connections_accepted);
     if (!learn_peer(c)) { /* nobody could tell a banned one from others */
         c->flags |= CONN_BROKE;
@@ -132,11 +147,11 @@ struct roda_conn *connection_open(struct net *net, struct listener *l, int fd)
     }
     begin_watching(c);
     connection_arm_recv(c);
-    net->hooks->opened(net->owner, c);
-    if (full) {
+    if (full) { /* closing already when it is told of: nobody lets it in */
         NET_COUNT(net, connections_refused_full);
         connection_close(c, "the broker is full");
     }
+    net->hooks->opened(net->owner, c);
     return c;
 }
 

@@ -114,9 +114,14 @@ struct roda_conn {
     _Alignas(8) char data[]; /* plugins' */
 };
 
-/* A fresh connection in state OPEN, or NULL with the descriptor closed: no memory, full, or the
- * peer is gone already. */
-struct roda_conn *connection_open(struct net *net, struct listener *l, int fd);
+/* Counts one that was accepted. ret_full: it is beyond max_connections and is to be told so. False:
+ * so many are being told that already that the descriptor was closed. */
+bool connection_admit(struct net *net, int fd, bool *ret_full);
+/* One that was admitted and will not be opened: closes the descriptor. */
+void connection_dismiss(struct net *net, int fd);
+/* A fresh connection of one that was admitted: OPEN, or being told that the broker is full; or NULL
+ * with the descriptor closed: no memory, or the peer is gone already. */
+struct roda_conn *connection_open(struct net *net, struct listener *l, int fd, bool full);
 /* The same without a descriptor: a datagram session. */
 struct roda_conn *connection_open_session(struct net *net, struct listener *l,
                                           const union address *peer, void *session);

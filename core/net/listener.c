@@ -273,16 +273,19 @@ static uint64_t user_data(const struct listener *l, enum ring_kind kind)
 static void accepted(struct listener *l, int fd)
 {
     struct net *net = l->net;
+    bool full;
 
     l->backoff_ms = 0;
     if (net->stopping || l->closed) {
         net->system->close(net->system->kernel, fd);
         return;
     }
-    if (l->address->settings->transport == TRANSPORT_UNIX && net->hand_over &&
-        net->hand_over(net->owner, l, fd))
+    if (!connection_admit(net, fd, &full))
         return;
-    (void)connection_open(net, l, fd);
+    if (l->address->settings->transport == TRANSPORT_UNIX && net->hand_over &&
+        net->hand_over(net->owner, l, fd, full))
+        return;
+    (void)connection_open(net, l, fd, full);
 }
 
 static void on_accept(void *owner, const struct ring_completion *done)

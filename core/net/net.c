@@ -16,8 +16,6 @@
  */
 
 #define BUFFER_GROUP 1
-/* Beyond max_connections, to tell those who come that the broker is full. */
-#define SLOTS_SPARE 64u
 
 static size_t slots_bytes(const struct net *net)
 {
@@ -37,7 +35,7 @@ int net_init(struct net *net, struct ring *ring, struct wheel *wheel,
                         .worker = worker,
                         .totals = totals,
                         .now_ms = 1,
-                        .n_slots = limits->max_connections + SLOTS_SPARE,
+                        .n_slots = limits->max_connections + NET_SPARE,
                         .free_slot = UINT32_MAX};
     net->slots = memory_map(slots_bytes(net)); /* pages come as slots are used */
     net->reply = memory_alloc(sizeof *net->reply);

@@ -21,6 +21,9 @@
 #include "ring/wheel.h"
 #include "roda/plugin.h"
 
+/* Beyond max_connections, of all workers together: who is told that the broker is full. */
+#define NET_SPARE 64u
+
 struct net;
 struct listener;
 struct datagram_socket;
@@ -33,7 +36,8 @@ enum net_unit {
 };
 
 struct net_hooks {
-    /* The peer is known, nothing was read. */
+    /* The peer is known, nothing was read. Also of one that is closed at once, since the broker is
+     * full: it has last words, too. */
     void (*opened)(void *owner, struct roda_conn *c);
     /* The first bytes; false: not for this protocol, close. */
     bool (*first)(void *owner, struct roda_conn *c, struct roda_str bytes);
@@ -162,7 +166,7 @@ struct net {
     struct list over;        /* over their queue limit, to be closed this turn */
 
     /* UNIX connections arrive where accept happens to run: true: taken for another worker. */
-    bool (*hand_over)(void *owner, struct listener *l, int fd);
+    bool (*hand_over)(void *owner, struct listener *l, int fd, bool full);
     bool input_stopped; /* the mailbox was not finished: stash, do not decode */
     bool stopping;      /* shutdown: no input any more */
     bool accept_waits;  /* some listener is paused */

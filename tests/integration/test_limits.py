@@ -102,6 +102,21 @@ class Descriptors(unittest.TestCase):
             for client in clients:
                 client.close()
 
+    def test_many_more_than_max_connections(self):
+        """Files can be opened still: with several workers, too, and by whatever door they come."""
+        with Broker(workers=3, listeners=TCP + UNIX, descriptors=260) as broker:
+            said = broker.wait_message(r"notice main: max_connections is (\d+) instead of 10000")
+            broker.stats()
+            crowd = [broker.connect("unix" if i % 2 else "tcp") for i in range(400)]
+            beyond = len(crowd) + 1 - int(said.group(1))
+            stats = broker.wait_stats(
+                lambda stats: stats["connections_refused_full_total"] >= beyond, "all have come"
+            )
+            self.assertEqual(stats["connections_refused_full_total"], beyond)
+            self.assertLess(len(os.listdir(f"/proc/{broker.process.pid}/fd")), 260 - 20)
+            for sock in crowd:
+                sock.close()
+
 
 class Refused(unittest.TestCase):
     """At start. Each has its own cause, so each its own sentence."""

@@ -67,6 +67,61 @@ static void who_is_gone_before_its_address_is_known_says_nothing(void **state)
     bench_end();
 }
 
+static void says_why(struct roda_ctx *x, struct roda_conn *c, const char *reason)
+{
+    (void)x;
+    roda_out_printf(roda_conn_out(c), "closed: %s", reason);
+    roda_out_unit(roda_conn_out(c));
+}
+
+static uint64_t refused_full(void)
+{
+    return net_of(0)->counters.connections_refused_full +
+           net_of(1)->counters.connections_refused_full;
+}
+
+static void no_more_are_told_that_it_is_full_than_there_is_room_for(void **state)
+{
+    enum { ALLOWED = 3, MORE = 70 };
+    struct bench_client *in[ALLOWED], *out[2 * MORE];
+    unsigned descriptors, told = 0;
+
+    (void)state;
+    bench_new(2);
+    bench->broker->limits.max_connections = ALLOWED;
+    bench->protocols[0].closing = says_why;
+    bench->plugins[FIRST].accept = passes;
+    bench_start();
+    descriptors = sim_descriptors(bench->kernel);
+    for (uint32_t i = 0; i < ALLOWED; i++)
+        in[i] = bench_connect(i % 2);
+    for (uint32_t i = 0; i < 2 * MORE; i++)
+        out[i] = bench_connect_only(i % 2);
+    bench_settle(); /* those who are told have a moment to go */
+    assert_int_equal(bench->broker->totals.connections, ALLOWED + NET_SPARE);
+    assert_int_equal(sim_descriptors(bench->kernel), descriptors + ALLOWED + NET_SPARE);
+    assert_int_equal(refused_full(), 2 * MORE);
+    bench_pass(300);
+    assert_int_equal(bench->broker->totals.connections, ALLOWED);
+    assert_int_equal(sim_descriptors(bench->kernel), descriptors + ALLOWED);
+    /* They were not let in, only told. */
+    assert_int_equal(asked, ALLOWED);
+    assert_int_equal(bench->closed, 0);
+    for (int i = 0; i < 2 * MORE; i++) {
+        bench_read(out[i]);
+        assert_true(out[i]->over);
+        told += !strcmp(out[i]->in, "closed: the broker is full\n");
+        bench_forget(out[i]);
+    }
+    assert_int_equal(told, NET_SPARE);
+    for (int i = 0; i < ALLOWED; i++) {
+        bench_say(in[i], "ping");
+        bench_expect(in[i], "pong\n");
+        bench_forget(in[i]);
+    }
+    bench_end();
+}
+
 /* ---- the end ---------------------------------------------------------------------------- */
 
 static roda_verdict refuses(struct roda_ctx *x, struct roda_event *ev)
@@ -129,6 +184,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup(name, begin)
     const struct CMUnitTest tests[] = {
         TEST(who_is_gone_before_its_address_is_known_says_nothing),
+        TEST(no_more_are_told_that_it_is_full_than_there_is_room_for),
         TEST(only_who_was_let_in_has_time_to_take_his_last_words),
     };
 
