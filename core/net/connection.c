@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/sock_diag.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -665,14 +664,9 @@ void connection_close(struct roda_conn *c, const char *reason)
 static uint32_t untaken_bytes(const struct roda_conn *c)
 {
     const struct system *system = c->net->system;
-    uint32_t memory[SK_MEMINFO_VARS] = {0};
-    socklen_t len = sizeof memory;
+    int r = system->untaken(system->kernel, c->fd);
 
-    if (system->getsockopt(system->kernel, c->fd, SOL_SOCKET, SO_MEMINFO, memory, &len) < 0)
-        return 0;
-    /* TCP counts the first; a UNIX socket's second falls when the peer reads. */
-    return memory[SK_MEMINFO_WMEM_QUEUED] ? memory[SK_MEMINFO_WMEM_QUEUED]
-                                          : memory[SK_MEMINFO_WMEM_ALLOC];
+    return r < 0 ? 0 : (uint32_t)r;
 }
 
 static uint32_t write_timeout_ms(const struct roda_conn *c)
@@ -685,20 +679,25 @@ static void begin_lingering(struct roda_conn *c)
     struct net *net = c->net;
 
     (void)net->system->shutdown(net->system->kernel, c->fd, SHUT_WR);
-    c->sending_since_s = now_s(net);
+    c->progress_ms = (uint32_t)net->now_ms;
     wheel_arm(net->wheel, &c->timer, net->now_ms + net->limits->linger_ms, on_timer);
     if (!(c->flags & CONN_RECEIVING) && !list_linked(&c->link))
         list_append(&net->rearm, &c->link);
 }
 
+/* How long the peer has taken nothing, or has been told goodbye. */
+static uint32_t waited_ms(const struct roda_conn *c)
+{
+    return (uint32_t)c->net->now_ms - c->progress_ms;
+}
+
 /* What lies in our kernel may be taken for as long as being told goodbye may take. Whether the peer
  * is reading does not show: a window that was shut opens in large steps. Who was never let in is
  * not waited for: else one who takes nothing, refused again and again, would hold many
- * descriptors. */
+ * descriptors. Nor is one byte waited for: it is the end itself. */
 static bool has_untaken(const struct roda_conn *c)
 {
-    return c->flags & CONN_READY && untaken_bytes(c) &&
-           now_s(c->net) - c->sending_since_s < write_timeout_ms(c) / 1000;
+    return c->flags & CONN_READY && untaken_bytes(c) > 1 && waited_ms(c) < write_timeout_ms(c);
 }
 
 void connection_step(struct roda_conn *c)
@@ -817,21 +816,37 @@ static void watch(struct roda_conn *c, uint64_t at_ms)
         wheel_arm(c->net->wheel, &c->timer, at_ms, on_timer);
 }
 
+/* A send completes when a third of the kernel's buffer is free, for which a slow reader may take
+ * longer than write_timeout. So what lies in that buffer is looked at four times in write_timeout:
+ * less than before is progress. What was taken before the first look is not known, and counts. */
+static void look_at_send(struct roda_conn *c)
+{
+    uint32_t timeout_ms = c->settings->write_timeout_ms, untaken = untaken_bytes(c), left_ms;
+
+    if (untaken < c->untaken)
+        c->progress_ms = (uint32_t)c->net->now_ms;
+    c->untaken = untaken;
+    if (waited_ms(c) >= timeout_ms) {
+        NET_COUNT(c->net, connections_closed_slow);
+        connection_abort(c, "reads too slowly: nothing was taken for write_timeout");
+        return;
+    }
+    left_ms = timeout_ms - waited_ms(c);
+    if (left_ms > timeout_ms / 4 + 1)
+        left_ms = timeout_ms / 4 + 1;
+    watch(c, c->net->now_ms + left_ms);
+}
+
 static void on_open_timer(struct roda_conn *c)
 {
     const struct listener_settings *s = c->settings;
     struct net *net = c->net;
-    uint32_t write_ms = c->settings->write_timeout_ms;
     bool held = c->holds || c->waits; /* held back counts as alive */
 
-    if ((c->flags & CONN_SENDING) && write_ms) {
-        uint64_t due_ms = (uint64_t)c->sending_since_s * 1000 + write_ms;
-        if (due_ms <= net->now_ms) {
-            NET_COUNT(net, connections_closed_slow);
-            connection_abort(c, "reads too slowly: nothing was taken for write_timeout");
+    if ((c->flags & CONN_SENDING) && s->write_timeout_ms) {
+        look_at_send(c);
+        if (c->state != CONNECTION_OPEN)
             return;
-        }
-        watch(c, due_ms);
     }
     if (s->handshake_timeout_ms && !(c->flags & CONN_READY)) {
         if (!held && ((uint64_t)c->active_s * 1000 + s->handshake_timeout_ms) <= net->now_ms) {
@@ -932,12 +947,13 @@ static bool send_now(struct roda_conn *c)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     c->request = request;
     c->sending_bytes = bytes;
-    c->sending_since_s = now_s(net);
+    c->progress_ms = (uint32_t)net->now_ms;
+    c->untaken = UINT32_MAX;
     c->flags |= CONN_SENDING;
     c->in_flight++;
     NET_COUNT(net, sends);
     if (c->settings->write_timeout_ms)
-        watch(c, net->now_ms + c->settings->write_timeout_ms + 1000);
+        watch(c, net->now_ms + c->settings->write_timeout_ms / 4 + 1);
     return true;
 }
 

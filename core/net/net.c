@@ -265,14 +265,12 @@ static bool over_total(const struct net *net)
  * is done with: their bytes move together. */
 static void compact_laggards(struct net *net)
 {
-    uint32_t now_s = (uint32_t)(net->now_ms / 1000);
-
     if (net->now_ms < net->compacted_ms + 100)
         return;
     net->compacted_ms = net->now_ms;
     for (uint32_t i = 0; i < net->used_slots; i++) {
         struct roda_conn *c = net->slots[i].conn;
-        if (c && (c->flags & CONN_SENDING) && c->sending_since_s + 1 < now_s)
+        if (c && (c->flags & CONN_SENDING) && (uint32_t)net->now_ms - c->progress_ms >= 1000)
             queue_compact(c);
     }
 }

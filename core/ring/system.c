@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <liburing.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -255,6 +257,14 @@ static int real_getsockname(void *kernel, int fd, struct sockaddr *addr, socklen
 {
     (void)kernel;
     return or_errno(getsockname(fd, addr, len));
+}
+
+static int real_untaken(void *kernel, int fd)
+{
+    int bytes = 0, r = ioctl(fd, SIOCOUTQ, &bytes);
+
+    (void)kernel;
+    return r < 0 ? -errno : bytes;
 }
 
 static int real_getpeername(void *kernel, int fd, struct sockaddr *addr, socklen_t *len)
@@ -674,6 +684,7 @@ const struct system *system_real(void)
         .getsockopt = real_getsockopt,
         .getsockname = real_getsockname,
         .getpeername = real_getpeername,
+        .untaken = real_untaken,
         .connect = real_connect,
         .shutdown = real_shutdown,
         .close = real_close,

@@ -50,6 +50,10 @@ struct system {
     int (*getsockopt)(void *kernel, int fd, int level, int name, void *value, socklen_t *len);
     int (*getsockname)(void *kernel, int fd, struct sockaddr *addr, socklen_t *len);
     int (*getpeername)(void *kernel, int fd, struct sockaddr *addr, socklen_t *len);
+    /* Bytes written to a stream that its peer has not taken: TCP: not acknowledged, the end of the
+     * stream counts as one; UNIX: not read, in steps of what the kernel keeps together, with its
+     * own memory for them. */
+    int (*untaken)(void *kernel, int fd);
     int (*connect)(void *kernel, int fd, const struct sockaddr *addr, socklen_t len);
     int (*shutdown)(void *kernel, int fd, int how);
     int (*close)(void *kernel, int fd);

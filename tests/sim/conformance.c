@@ -55,6 +55,8 @@ static struct script scripts[] = {
     BOTH(data_for_a_shut_side),
     BOTH(linger_zero),
     BOTH(send_that_waits),
+    BOTH(untaken),
+    BOTH(untaken_by_who_does_not_read),
     BOTH(send_cut_by_shutdown),
     BOTH(send_to_a_closed_end),
     BOTH(send_vector),

@@ -137,6 +137,8 @@ script_fn script_close_with_unread_data;
 script_fn script_data_for_a_shut_side;
 script_fn script_linger_zero;
 script_fn script_send_that_waits;
+script_fn script_untaken;
+script_fn script_untaken_by_who_does_not_read;
 script_fn script_send_cut_by_shutdown;
 script_fn script_send_to_a_closed_end;
 script_fn script_send_vector;

@@ -276,6 +276,54 @@ void script_send_that_waits(struct world *w)
     far_close(&f);
 }
 
+/* The end of a TCP stream counts as one, and is acknowledged when the kernel likes. */
+static void say_untaken(struct world *w, int fd)
+{
+    int n = w->sys->untaken(w->sys->kernel, fd);
+
+    say_result(w, n > 1 ? "untaken: some" : "untaken", n > 0 ? 0 : n);
+}
+
+void script_untaken(struct world *w)
+{
+    char got[8];
+    struct far f;
+    int fd = connected(w, &f);
+
+    say_untaken(w, fd);
+    send_bytes(w, fd, 1, "word", 4);
+    step(w, "sent", 1);
+    say_untaken(w, fd); /* TCP: the far kernel has it */
+    assert_int_equal(far_read(&f, got, sizeof got), 4);
+    say_untaken(w, fd);
+    shut(w, fd, SHUT_WR);
+    step(w, "the end", 0);
+    say_untaken(w, fd);
+    gone(w, fd);
+    far_close(&f);
+    say_untaken(w, fd);
+}
+
+void script_untaken_by_who_does_not_read(struct world *w)
+{
+    static char got[sizeof big];
+    struct far f;
+    int fd = connected(w, &f), n = 0, part;
+
+    send_bytes(w, fd, 1, big, sizeof big);
+    step(w, "no room", 0);
+    say_untaken(w, fd);
+    shut(w, fd, SHUT_WR);
+    step(w, "shut", 1);
+    say_untaken(w, fd);
+    while ((part = far_read(&f, got + n, sizeof got - (size_t)n)) > 0)
+        n += part;
+    step(w, "all read", 0);
+    say_untaken(w, fd);
+    gone(w, fd);
+    far_close(&f);
+}
+
 void script_send_cut_by_shutdown(struct world *w)
 {
     struct far f;

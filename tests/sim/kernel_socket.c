@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,12 +224,6 @@ static int sim_getsockopt(void *kernel, int fd, int level, int name, void *value
     }
     case SO_LINGER:
         return put(value, len, &s->linger, sizeof s->linger);
-    case SO_MEMINFO: {
-        uint32_t memory[SK_MEMINFO_VARS] = {0};
-        if (s->pair)
-            memory[SK_MEMINFO_WMEM_QUEUED] = (uint32_t)s->pair->pipe[s->side].sent.len;
-        return put(value, len, memory, sizeof memory);
-    }
     case SO_ERROR:
         number = take_error(s);
         break;
@@ -279,6 +272,16 @@ static int sim_getpeername(void *kernel, int fd, struct sockaddr *addr, socklen_
         return -ENOTCONN;
     place_to(&s->pair->side[1 - s->side].address, s->family, addr, len);
     return 0;
+}
+
+static int sim_untaken(void *kernel, int fd)
+{
+    int result = 0;
+    const struct held *h = socket_get(kernel, fd, &result);
+
+    if (!h)
+        return result;
+    return h->socket.pair ? (int)side_untaken(h->socket.pair, h->socket.side) : 0;
 }
 
 void socket_attach(struct held *h, struct pair *p, unsigned side)
@@ -375,6 +378,7 @@ void sockets_init(struct sim_kernel *k)
     k->system.getsockopt = sim_getsockopt;
     k->system.getsockname = sim_getsockname;
     k->system.getpeername = sim_getpeername;
+    k->system.untaken = sim_untaken;
     k->system.connect = sim_connect_call;
     k->system.shutdown = sim_shutdown;
 }

@@ -225,11 +225,23 @@ void pair_free(struct pair *p)
     free(p);
 }
 
+/* Counts against the writer's limit. */
+static size_t used(const struct pipe *pipe)
+{
+    return pipe->sent.len + (pipe->pair->local ? pipe->received.len : 0);
+}
+
 static size_t room(const struct pipe *pipe)
 {
-    size_t used = pipe->sent.len + (pipe->pair->local ? pipe->received.len : 0);
+    return used(pipe) < pipe->send_limit ? pipe->send_limit - used(pipe) : 0;
+}
 
-    return used < pipe->send_limit ? pipe->send_limit - used : 0;
+size_t side_untaken(const struct pair *p, unsigned side)
+{
+    const struct pipe *pipe = &p->pipe[side];
+    bool end = !p->local && pipe->fin_queued && !pipe->fin_arrived && !p->side[side].reset;
+
+    return used(pipe) + end;
 }
 
 static bool broken_pipe(const struct pair *p, unsigned side)

@@ -49,6 +49,8 @@ int side_room(struct pair *p, unsigned side); /* bytes that may be written, or w
 bool side_writable(const struct pair *p, unsigned side);
 void side_write(struct pair *p, unsigned side, const char *bytes, size_t n); /* n <= room */
 bool side_readable(const struct pair *p, unsigned side);
+/* What system->untaken() says. */
+size_t side_untaken(const struct pair *p, unsigned side);
 size_t side_available(const struct pair *p, unsigned side);
 int side_read(struct pair *p, unsigned side, char *to, size_t n); /* 0: EOF; -EAGAIN; error once */
 int side_shutdown(struct pair *p, unsigned side, int how);

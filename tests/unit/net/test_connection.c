@@ -122,6 +122,77 @@ static void no_more_are_told_that_it_is_full_than_there_is_room_for(void **state
     bench_end();
 }
 
+/* ---- slow readers ----------------------------------------------------------------------- */
+
+enum { TIMEOUT_MS = 1000, KILOBYTE = 1000 };
+
+static struct bench_client *client_with_much_to_read(void)
+{
+    struct bench_client *c = bench_connect(0);
+
+    bench_as(0);
+    for (int i = 0; i < 1000; i++) {
+        roda_out_printf(roda_conn_out(bench_conn(0)), "%0*d", KILOBYTE - 1, i);
+        roda_out_unit(roda_conn_out(bench_conn(0)));
+    }
+    bench_done(0);
+    return c;
+}
+
+static void take(struct bench_client *c, size_t kilobytes)
+{
+    static char bytes[64 * KILOBYTE];
+
+    assert_int_equal(sim_client_read(c->end, bytes, kilobytes * KILOBYTE), kilobytes * KILOBYTE);
+}
+
+/* A kilobyte a tenth of a second: the kernel's buffer becomes writable about every four seconds. */
+static void who_takes_a_little_all_the_time_is_not_closed(void **state)
+{
+    uint64_t sends;
+
+    (void)state;
+    bench_new(1);
+    bench->settings->write_timeout_ms = TIMEOUT_MS;
+    bench_start();
+    struct bench_client *c = client_with_much_to_read();
+    sends = net_of(0)->counters.sends;
+    for (int i = 0; i < 30 * TIMEOUT_MS / 100; i++) {
+        bench_pass(100);
+        take(c, 1);
+    }
+    assert_in_range(net_of(0)->counters.sends - sends, 3, 10);
+    assert_int_equal(net_of(0)->counters.connections_closed_slow, 0);
+    bench_forget(c);
+    bench_end();
+}
+
+/* Not before it, whatever the fraction of a second in which it began, and not much later. */
+static void who_takes_nothing_for_write_timeout_is_closed(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t since_ms;
+        bench_new(1);
+        bench->settings->write_timeout_ms = TIMEOUT_MS;
+        bench_start();
+        bench_pass(i * 130);
+        struct bench_client *c = client_with_much_to_read();
+        since_ms = bench_now_ms();
+        if (i % 4) {
+            bench_pass(i % 4 * 300);
+            take(c, 5);
+            since_ms = bench_now_ms();
+        }
+        while (net_of(0)->open)
+            bench_pass(1);
+        assert_in_range(bench_now_ms() - since_ms, TIMEOUT_MS, TIMEOUT_MS * 5 / 4 + 10);
+        assert_int_equal(net_of(0)->counters.connections_closed_slow, 1);
+        bench_forget(c);
+        bench_end();
+    }
+}
+
 /* ---- the end ---------------------------------------------------------------------------- */
 
 static roda_verdict refuses(struct roda_ctx *x, struct roda_event *ev)
@@ -185,6 +256,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(who_is_gone_before_its_address_is_known_says_nothing),
         TEST(no_more_are_told_that_it_is_full_than_there_is_room_for),
+        TEST(who_takes_a_little_all_the_time_is_not_closed),
+        TEST(who_takes_nothing_for_write_timeout_is_closed),
         TEST(only_who_was_let_in_has_time_to_take_his_last_words),
     };
 
