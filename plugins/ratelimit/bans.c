@@ -20,6 +20,7 @@
  *
  *     IDLE -> READING -> (REMOVING -> WRITING -> SYNCING -> RENAMING) -> IDLE
  *     IDLE -> OPENING -> IDLE      when the first ban comes
+ *     IDLE -> ENDING -> READING    when the file has grown large: what was appended is synced
  *
  * Meanwhile new bans wait in a list. If the disk refuses, that is said once, and bans go on in
  * memory alone.
@@ -325,17 +326,33 @@ static int append(struct bans *bans, const struct ban *ban)
     return offset < 0 ? (int)offset : 0;
 }
 
-static void begin_anew(struct roda_ctx *x, struct bans *bans)
+static void on_ended(struct roda_ctx *x, void *arg, int result)
 {
-    int result;
+    struct bans *bans = arg;
 
     roda_file_close(bans->file);
     bans->file = NULL;
-    bans->busy = 1;
+    if (result < 0 || bans->stopping) {
+        if (result < 0)
+            tell(x, bans, "cannot be written", result);
+        end(x, bans);
+        return;
+    }
     bans->left_out = 1; /* in any case */
     result = roda_file_open(x, path_of(x), RODA_FILE_READ, on_old, bans);
     if (result < 0)
         on_old(x, bans, NULL, result);
+}
+
+/* Who opens the file by its path does not see what is still to be written, though it is closed. */
+static void begin_anew(struct roda_ctx *x, struct bans *bans)
+{
+    int result;
+
+    bans->busy = 1;
+    result = roda_file_sync(bans->file, on_ended, bans);
+    if (result < 0)
+        on_ended(x, bans, result);
 }
 
 static void flush(struct roda_ctx *x, struct bans *bans)

@@ -7,8 +7,9 @@
 
 /*
  * A disk in memory. Every request is answered in a later turn, in the order of the requests of
- * its worker. What is appended is seen by reads at once and is "written" at the end of the turn, or
- * held until a sync; what was synced survives testhost_power_cut().
+ * its worker. What is appended is seen by reads of the same handle at once, and by others when it
+ * is "written": at the end of the turn, or if writes are held, with a sync or when they no longer
+ * are. What was synced survives testhost_power_cut().
  */
 
 #define WAITING_BYTES_MAX (1u << 20)
@@ -49,8 +50,11 @@ static void file_drop(struct roda_file *f)
         return;
     list_remove(&f->link);
     f->disk->opened--;
-    if (f->mode & RODA_FILE_APPEND)
+    if (f->mode & RODA_FILE_APPEND) {
         f->disk->appended = false;
+        if (!f->context->instance->host->hold_writes)
+            f->disk->written = f->disk->bytes.len;
+    }
     free(f);
 }
 
@@ -103,8 +107,9 @@ static void run_open(struct request *r, int result)
 static void run_read(struct request *r, int result)
 {
     const struct bytes *b = &r->file->disk->bytes;
-    size_t start = r->offset < b->len ? (size_t)r->offset : b->len;
-    size_t len = r->len < b->len - start ? r->len : b->len - start;
+    size_t end = r->file->mode & RODA_FILE_APPEND ? b->len : r->file->disk->written;
+    size_t start = r->offset < end ? (size_t)r->offset : end;
+    size_t len = r->len < end - start ? r->len : end - start;
     /* A copy of exactly that size, so that reading beyond it is found out. */
     char *copy = result < 0 ? NULL : get(len);
 
@@ -138,6 +143,7 @@ static void run_truncate(struct request *r, int result)
         f->error = result;
     } else {
         f->disk->bytes.len = f->written = f->disk->synced = (size_t)r->offset;
+        f->disk->written = f->written;
         f->disk->bytes.data[f->written] = '\0';
     }
     r->fn.done(&r->job.context->x, r->arg, result);
@@ -336,7 +342,7 @@ void files_write(struct worker *w)
             f->error = w->host->write_error;
             f->disk->bytes.len = f->written;
         }
-        f->written = f->disk->bytes.len;
+        f->written = f->disk->written = f->disk->bytes.len;
     }
 }
 
@@ -474,7 +480,7 @@ void testhost_file_put(struct testhost *h, const char *path, const void *bytes, 
         d = disk_make(h, path);
     bytes_clear(&d->bytes);
     bytes_put(&d->bytes, bytes, len);
-    d->synced = len;
+    d->synced = d->written = len;
 }
 
 const char *testhost_file_get(struct testhost *h, const char *path, size_t *ret_len)
@@ -515,6 +521,9 @@ bool file_is_held(const struct testhost *h, struct job *job)
 void testhost_hold_writes(struct testhost *h, bool on)
 {
     h->hold_writes = on;
+    for (struct disk_file *d = h->disk; d && !on; d = d->next)
+        if (!d->appended) /* what was closed meanwhile */
+            d->written = d->bytes.len;
 }
 
 void testhost_fail_writes(struct testhost *h, int error)
@@ -528,7 +537,7 @@ void testhost_power_cut(struct testhost *h)
         if (d->opened)
             complain(h, "power cut with %s open", d->path);
         if (d->synced < d->bytes.len)
-            d->bytes.len = d->synced;
+            d->bytes.len = d->written = d->synced;
         d->bytes.data[d->bytes.len] = '\0';
     }
 }

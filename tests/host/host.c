@@ -953,7 +953,8 @@ int testhost_stop(struct testhost *h)
     if (h->stopped)
         return 0;
     host_current = h;
-    h->hold_files = h->hold_writes = h->hold_offloads = false;
+    testhost_hold_writes(h, false);
+    h->hold_files = h->hold_offloads = false;
     h->hold_path[0] = '\0';
     memset(h->full_windows, 0, (size_t)h->n_workers * h->n_workers * sizeof *h->full_windows);
     if (h->started) {

@@ -290,6 +290,7 @@ struct disk_file {
     struct disk_file *next;
     char *path;
     struct bytes bytes;
+    size_t written; /* all that handles see which did not append the rest */
     size_t synced;
     uint64_t reserved;
     uint32_t opened; /* handles */

@@ -198,6 +198,85 @@ static void the_file_does_not_grow_for_ever(void **state)
     flood_stop(h);
 }
 
+static void ban_one(struct testhost *h, uint32_t i)
+{
+    struct network network = {.address = {[10] = 0xff, 0xff, 10}, .bits = 128};
+
+    network.address[13] = (unsigned char)(i >> 16);
+    network.address[14] = (unsigned char)(i >> 8);
+    network.address[15] = (unsigned char)i;
+    bans_add(testhost_ctx(h, "ratelimit", 0), &network, 100000000);
+}
+
+/* A file of bans in force that is nearly as large as it may be. Returns how many. */
+static uint32_t grow_file(struct testhost *h)
+{
+    uint32_t n = 0;
+
+    do {
+        for (int i = 0; i < 100; i++)
+            ban_one(h, n++);
+        assert_true(testhost_run(h));
+    } while (strlen(file_of(h)) < (1 << 20) - 100 * 30);
+    return n;
+}
+
+static void the_youngest_bans_are_kept_when_the_file_is_written_anew(void **state)
+{
+    struct testhost *h = flood_start(1, CONF);
+    uint32_t n = grow_file(h), first = n;
+    char youngest[64];
+
+    (void)state;
+    testhost_hold_writes(h, true); /* the disk is slow */
+    do {
+        ban_one(h, n++);
+        assert_true(testhost_run(h));
+    } while (strlen(file_of(h)) > 1 << 19);
+    for (int i = 0; i < 3; i++)
+        ban_one(h, n++);
+    assert_true(testhost_run(h));
+    testhost_hold_writes(h, false);
+    assert_true(testhost_run(h));
+    for (uint32_t i = first; i < n; i++) {
+        (void)snprintf(youngest, sizeof(youngest), "\n10.%u.%u.%u/32 ", i >> 16, i >> 8 & 255,
+                       i & 255);
+        assert_non_null(strstr(file_of(h), youngest));
+    }
+    assert_int_equal(testhost_metric(h, "ratelimit", "ratelimit_bans_not_kept_total"), 0);
+    flood_stop(h);
+}
+
+/* At each point of that, and with a disk that refuses from there on. */
+static void it_may_end_or_fail_while_the_file_is_written_anew(void **state)
+{
+    (void)state;
+    for (int turns = 0; turns < 10; turns++) {
+        for (int fails = 0; fails <= 1; fails++) {
+            struct testhost *h = flood_start(1, CONF);
+            uint32_t n = grow_file(h);
+            for (int i = 0; i < 200; i++)
+                ban_one(h, n++);
+            for (int i = 0; i < turns; i++)
+                (void)testhost_turn(h);
+            if (fails) {
+                testhost_fail_writes(h, -28);
+                for (int i = 0; i < 3; i++) {
+                    ban_one(h, n++);
+                    assert_true(testhost_run(h));
+                }
+                testhost_fail_writes(h, 0);
+                ban_one(h, n++);
+                assert_true(testhost_run(h));
+                ban_one(h, n);
+                assert_true(testhost_run(h));
+                assert_non_null(strstr(file_of(h), "\n10."));
+            }
+            flood_stop(h);
+        }
+    }
+}
+
 static void a_disk_that_refuses_ends_nothing(void **state)
 {
     struct testhost *h = flood_start(1, CONF);
@@ -279,6 +358,8 @@ int main(void)
         cmocka_unit_test(rubbish_of_a_crash_is_replaced),
         cmocka_unit_test(a_large_file_is_written_anew),
         cmocka_unit_test(the_file_does_not_grow_for_ever),
+        cmocka_unit_test(the_youngest_bans_are_kept_when_the_file_is_written_anew),
+        cmocka_unit_test(it_may_end_or_fail_while_the_file_is_written_anew),
         cmocka_unit_test(a_disk_that_refuses_ends_nothing),
         cmocka_unit_test(no_ban_file_is_no_file),
         cmocka_unit_test(it_may_end_while_files_are_under_way),
