@@ -6,6 +6,7 @@
  * Which rooms are kept, and which of them are durable.
  *
  * rooms = *, !secret, ops*      the last pattern that matches decides; "!" in front excludes
+ * rooms = !secret               nothing but exclusions: all but these
  * sync_rooms = always: ops, audit, never: chatter
  *                               a mode holds for its name and those behind it, up to the next mode
  *
@@ -53,12 +54,24 @@ static int matches(struct roda_str pattern, struct roda_str folded)
     return any_end || (size_t)n == folded.len;
 }
 
+/* Nothing but exclusions: the list replaces the default "*", and leaves rooms out of just that. */
+static int excludes_only(struct roda_list rooms)
+{
+    for (size_t i = 0; i < rooms.n; i++) {
+        struct roda_str pattern = trim(rooms.items[i]);
+        if (!pattern.len || *pattern.ptr != '!')
+            return 0;
+    }
+    return rooms.n > 0;
+}
+
 static int kept(const struct log_conf *conf, struct roda_str folded)
 {
-    int result = 0;
+    int result;
 
     if (folded.len && *folded.ptr == '@')
         return conf->private_messages;
+    result = excludes_only(conf->rooms);
     for (size_t i = 0; i < conf->rooms.n; i++) {
         struct roda_str pattern = trim(conf->rooms.items[i]);
         int not = pattern.len && *pattern.ptr == '!';

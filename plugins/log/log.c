@@ -40,7 +40,8 @@ static const struct roda_option options[] = {
      .offset = OPTION(rooms),
      .initial = "*",
      .flags = RODA_OPTION_RESTART,
-     .help = "which rooms are kept: names, * at an end, ! in front: not; the last match decides"},
+     .help = "which rooms are kept: names, * at an end, ! in front: not; the last match decides; "
+             "with ! alone, as in !secret: all but these"},
     {.name = "sync",
      .type = RODA_T_CHOICE,
      .offset = OPTION(sync),

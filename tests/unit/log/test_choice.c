@@ -43,7 +43,18 @@ static void the_last_pattern_that_matches_decides(void **state)
     expect("rooms = *, !SECRET*\n", names, "k--kk");
     expect("rooms = *, !secret*, secrets\n", names, "k-kkk");
     expect("rooms = #lobby , ops*, ! ops\n", names, "k---k");
-    expect("rooms = !secret\n", names, "-----");
+    expect("rooms = !*\n", names, "-----");
+    expect("rooms =\n", names, "-----");
+}
+
+static void exclusions_alone_leave_out_just_these(void **state)
+{
+    static const char *const names[] = {"lobby", "Secret", "secrets", "ops", "ops-log", NULL};
+
+    (void)state;
+    expect("rooms = !secret\n", names, "k-kkk");
+    expect("rooms = !secret*, ! ops\n", names, "k---k");
+    expect("rooms = !secret*\nrooms = secrets\n", names, "--k--");
 }
 
 static void a_mode_holds_up_to_the_next_one(void **state)
@@ -112,6 +123,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_last_pattern_that_matches_decides),
+        cmocka_unit_test(exclusions_alone_leave_out_just_these),
         cmocka_unit_test(a_mode_holds_up_to_the_next_one),
         cmocka_unit_test(two_people_follow_their_own_option),
         cmocka_unit_test(what_can_match_nothing_is_refused),
