@@ -8,7 +8,8 @@
  * rooms = *, !secret, ops*      the last pattern that matches decides; "!" in front excludes
  * rooms = !secret               nothing but exclusions: all but these
  * sync_rooms = always: ops, audit, never: chatter
- *                               a mode holds for its name and those behind it, up to the next mode
+ *                               a mode holds for its name and those behind it, up to the next mode;
+ *                               names in front of all modes are "always"
  *
  * Patterns are folded like names before they are compared, so that spelling does not matter.
  * Private conversations ("@a,b") follow private_messages alone.
@@ -83,22 +84,31 @@ static int kept(const struct log_conf *conf, struct roda_str folded)
     return result;
 }
 
+/* LOG_SYNC_*, or -1. */
+static int mode_of(struct roda_str word)
+{
+    static const char *const modes[] = {"never", "interval", "always"};
+
+    for (int i = 0; i < 3; i++)
+        if (word.len == strlen(modes[i]) && !memcmp(word.ptr, modes[i], word.len))
+            return i;
+    return -1;
+}
+
 /* Takes "MODE:" off the front of *item. -1: there is none, -2: an unknown one. */
 static int take_mode(struct roda_str *item)
 {
-    static const char *const modes[] = {"never", "interval", "always"};
     const char *colon = memchr(item->ptr, ':', item->len);
     struct roda_str word;
+    int mode;
 
     if (!colon)
         return -1;
     word = trim((struct roda_str){item->ptr, (size_t)(colon - item->ptr)});
     item->len -= (size_t)(colon + 1 - item->ptr);
     item->ptr = colon + 1;
-    for (int i = 0; i < 3; i++)
-        if (word.len == strlen(modes[i]) && !memcmp(word.ptr, modes[i], word.len))
-            return i;
-    return -2;
+    mode = mode_of(word);
+    return mode < 0 ? -2 : mode;
 }
 
 int log_choice_durable(uint32_t sync, struct roda_str sync_rooms, struct roda_str folded)
@@ -181,24 +191,74 @@ static int refuse(struct roda_conf_errors *errors, const char *option, struct ro
                            (int)pattern.len, pattern.ptr);
 }
 
-int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *errors)
+static int is_same(struct roda_str left, struct roda_str right)
 {
+    char a[CHOICE_NAME_MAX], b[CHOICE_NAME_MAX];
+    int any_a, any_b, n, m;
+
+    left = name_of(left, &any_a);
+    right = name_of(right, &any_b);
+    n = left.len ? roda_text_fold(left, a, sizeof(a)) : 0;
+    m = right.len ? roda_text_fold(right, b, sizeof(b)) : 0;
+    return any_a == any_b && n == m && n >= 0 && !memcmp(a, b, (size_t)n);
+}
+
+/* Whether what stands in front of item i of sync_rooms gives this pattern another mode. */
+static int has_other_mode(const struct log_conf *conf, size_t i, struct roda_str pattern, int mode)
+{
+    int other = LOG_SYNC_ALWAYS;
+
+    for (size_t j = 0; j < i; j++) {
+        struct roda_str item = conf->sync_rooms.items[j];
+        int own = take_mode(&item);
+        if (own >= 0)
+            other = own;
+        if (other != mode && is_same(item, pattern))
+            return 1;
+    }
+    return 0;
+}
+
+static int check_sync_rooms(const struct log_conf *conf, struct roda_conf_errors *errors)
+{
+    int mode = LOG_SYNC_ALWAYS;
     size_t total = 0;
 
     for (size_t i = 0; i < conf->sync_rooms.n; i++) {
         struct roda_str item = conf->sync_rooms.items[i];
+        int own;
+
         total += item.len + 1;
-        if (take_mode(&item) == -2)
+        own = take_mode(&item);
+        item = trim(item);
+        if (own == -2)
             return roda_conf_error(errors, "sync_rooms",
                                    "a room stands behind \"always:\", \"interval:\" or \"never:\"");
-        if (!trim(item).len)
+        if (own >= 0)
+            mode = own;
+        if (!item.len)
             return roda_conf_error(errors, "sync_rooms", "a room's name is missing");
+        if (mode_of(item) >= 0)
+            return roda_conf_error(errors, "sync_rooms",
+                                   "\"%.*s\" is a mode and stands here without rooms; write "
+                                   "%.*s: ops, audit, or #%.*s if that is a room's name",
+                                   (int)item.len, item.ptr, (int)item.len, item.ptr, (int)item.len,
+                                   item.ptr);
         if (!is_possible(item))
             return refuse(errors, "sync_rooms", item);
+        if (has_other_mode(conf, i, item, mode))
+            return roda_conf_error(errors, "sync_rooms",
+                                   "\"%.*s\" stands behind two modes; leave it behind one",
+                                   (int)item.len, item.ptr);
     }
     if (total > LOG_SYNC_ROOMS_MAX)
         return roda_conf_error(errors, "sync_rooms", "at most %u bytes in all",
                                LOG_SYNC_ROOMS_MAX - 1);
+    return 0;
+}
+
+static int check_rooms(const struct log_conf *conf, struct roda_conf_errors *errors)
+{
     for (size_t i = 0; i < conf->rooms.n; i++) {
         struct roda_str item = trim(conf->rooms.items[i]);
         size_t not = item.len && *item.ptr == '!';
@@ -208,4 +268,11 @@ int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *error
             return refuse(errors, "rooms", item);
     }
     return 0;
+}
+
+int log_choice_check(const struct log_conf *conf, struct roda_conf_errors *errors)
+{
+    int sync_rooms = check_sync_rooms(conf, errors), rooms = check_rooms(conf, errors);
+
+    return sync_rooms ? sync_rooms : rooms;
 }

@@ -55,7 +55,8 @@ static const struct roda_option options[] = {
      .offset = OPTION(sync_rooms),
      .initial = "",
      .flags = RODA_OPTION_RESTART,
-     .help = "rooms with a mode of their own, such as: always: ops, audit"},
+     .help = "rooms with a mode of their own, as in always: ops, audit*, never: chatter; a mode "
+             "holds up to the next one, names without one are always; the last match decides"},
     {.name = "sync_interval",
      .type = RODA_T_MS,
      .offset = OPTION(sync_interval_ms),

@@ -69,6 +69,16 @@ static void a_mode_holds_up_to_the_next_one(void **state)
     expect("sync = always\nsync_rooms = never: chatter, audit, interval: ops\n", names, "DkkDk");
     expect("sync_rooms = always: *, never: audit*, always: audits\n", names, "DDkDD");
     expect("sync = always\nrooms = *, !ops\n", names, "D-DDD");
+    expect("sync_rooms = always: ops, never: ops*, chatter, always: ops\n", names, "kDkkk");
+}
+
+static void a_room_may_be_called_like_a_mode(void **state)
+{
+    static const char *const names[] = {"always", "never", NULL};
+
+    (void)state;
+    expect("sync_rooms = #always\n", names, "Dk");
+    expect("sync_rooms = never: #always, always: #never\n", names, "kD");
 }
 
 static void two_people_follow_their_own_option(void **state)
@@ -101,6 +111,12 @@ static void what_can_match_nothing_is_refused(void **state)
         {"sync_rooms = always: o*s\n", "sync_rooms"},
         {"sync_rooms = always: ops audit\n", "sync_rooms"},
         {"sync_rooms = !ops\n", "sync_rooms"},
+        {"sync_rooms = always\n", "write always: ops, audit"},
+        {"sync_rooms = ops, never\n", "write never: ops, audit"},
+        {"sync_rooms = always: interval\n", "\"interval\" is a mode"},
+        {"sync_rooms = always: ops, never: ops\n", "\"ops\" stands behind two modes"},
+        {"sync_rooms = ops\nsync_rooms = interval: audit, #OPS\n", "\"#OPS\" stands behind two"},
+        {"sync_rooms = always: *, never: *\n", "\"*\" stands behind two"},
         {"rooms = o*s\n", "rooms"},
         {"rooms = *, !se*t\n", "rooms"},
         {"rooms = *, !\n", "rooms"},
@@ -125,6 +141,7 @@ int main(void)
         cmocka_unit_test(the_last_pattern_that_matches_decides),
         cmocka_unit_test(exclusions_alone_leave_out_just_these),
         cmocka_unit_test(a_mode_holds_up_to_the_next_one),
+        cmocka_unit_test(a_room_may_be_called_like_a_mode),
         cmocka_unit_test(two_people_follow_their_own_option),
         cmocka_unit_test(what_can_match_nothing_is_refused),
     };
