@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <isa-l/crc.h>
+#include <roda/history.h>
 #ifdef __x86_64__
 #include <nmmintrin.h>
 #endif
@@ -696,7 +697,7 @@ int log_segment_parse(struct roda_str name, uint32_t *ret_partition, uint64_t *r
         return -EINVAL;
     high = digit(name.ptr[0]);
     low = digit(name.ptr[1]);
-    if (high > 9 || low > 9)
+    if (high > 9 || low > 9 || (unsigned)(high * 10 + low) >= RODA_PARTITIONS)
         return -EINVAL;
     for (size_t i = 0; i < digits; i++) {
         int value = digit(name.ptr[base_at + i]);

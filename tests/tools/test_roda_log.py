@@ -36,7 +36,16 @@ class Case(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def run_tool(self, *arguments, status=0):
+    def complete(self):
+        """A log has all partitions: those that the test does not speak of are empty."""
+        there = {path.name[:2] for path in self.folder.glob("*.segment")}
+        for partition in range(16):
+            if there and f"{partition:02d}" not in there:
+                Partition(self.folder, partition)
+
+    def run_tool(self, *arguments, status=0, complete=True):
+        if complete and "verify" in arguments and self.folder.is_dir():
+            self.complete()
         run = subprocess.run(
             [TOOL, "-d", self.folder, *arguments], capture_output=True, timeout=120, check=False
         )
@@ -150,6 +159,8 @@ class Print(Case):
         Partition(self.folder).say("lobby", "oi", T0)
         (self.folder / "notes.txt").write_text("x")
         (self.folder / "03-1.segment").write_text("x")
+        for partition in (16, 35, 99):
+            (self.folder / f"{partition}-0000000000000000.segment").write_text("x")
         self.assertEqual(self.texts(), ["oi"])
 
     def test_refused_messages_are_not_shown(self):
@@ -305,7 +316,7 @@ class Verify(Case):
     def test_fine(self):
         self.make()
         report = self.run_tool("verify")
-        self.assertRegex(report, r"^3 partitions, 10 segments, \d+ records, 300 messages: no damage\n$")
+        self.assertRegex(report, r"^16 partitions, 23 segments, \d+ records, 300 messages: no damage\n$")
 
     def test_a_clean_end_and_a_new_start(self):
         log = Partition(self.folder)
@@ -433,6 +444,23 @@ class Verify(Case):
         # The oldest may go: retention.
         segments[0].unlink()
         self.run_tool("verify")
+
+    def test_a_missing_partition(self):
+        self.make()
+        report = self.run_tool("verify", status=1, complete=False).splitlines()
+        self.assertEqual(
+            [line.split(":")[0] for line in report[:-1]], [f"partition {p:02d}" for p in range(3, 16)]
+        )
+        self.assertIn("a log has all 16", report[0])
+        self.assertTrue(report[-1].endswith(": 13 damaged"), report[-1])
+
+    def test_no_segment_at_all(self):
+        (self.folder / "notes.txt").write_text("x")
+        for name in ("16-0000000000000000.segment", "99-0000000000000000.segment"):
+            (self.folder / name).write_bytes(log_format.header(16, 0, 1 << 20))
+        self.assertEqual(self.run_tool("verify", status=2, complete=False), "")
+        self.assertIn(f"{self.folder}: there is no segment in it", self.errors)
+        self.assertIn("-d says where the log is", self.errors)
 
     def test_a_file_with_another_segment_s_name(self):
         log = Partition(self.folder)
@@ -875,6 +903,7 @@ class Status(Case):
         begun, slow = (self.folder / f"0{i}-0000000000000000.segment" for i in range(2))
         for fifo in (begun, slow):
             os.mkfifo(fifo)
+        self.complete()
         for command, shown in (("verify", True), ("stats", True), ("print", False)):
             terminal, end = pty.openpty()
             with self.subTest(command), os.fdopen(terminal, "rb", 0) as terminal:

@@ -261,7 +261,7 @@ static void run(struct task *task, command_fn *command)
                     r == -ENOENT ? "; -d says where the log is" : "");
         return;
     }
-    if (!task->folder.n && !task->follow && task->partitions == UINT32_MAX)
+    if (!task->folder.n && !task->follow && task->partitions == UINT32_MAX && command != run_verify)
         tell("%s: there is no segment in it", task->directory);
     command(task);
     folder_free(&task->folder);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <roda/history.h>
+
 #include "program.h"
 #include "progress.h"
 #include "reader.h"
@@ -49,16 +51,22 @@ struct verify {
 
 /* ---- what is said ----------------------------------------------------------------------- */
 
+/* What it is, is to be printed behind this. */
+static void damaged(struct verify *v)
+{
+    v->findings++;
+    if (v->task->status < STATUS_DAMAGED)
+        v->task->status = STATUS_DAMAGED;
+    progress_hide();
+}
+
 static void found(struct verify *v, const struct reader *r, uint64_t offset, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 static void found(struct verify *v, const struct reader *r, uint64_t offset, const char *fmt, ...)
 {
     va_list args;
 
-    v->findings++;
-    if (v->task->status < STATUS_DAMAGED)
-        v->task->status = STATUS_DAMAGED;
-    progress_hide();
+    damaged(v);
     (void)printf("%s: offset %" PRIu64 ": ", r->file, offset);
     va_start(args, fmt);
     (void)vprintf(fmt, args);
@@ -292,11 +300,38 @@ static void check_partition(struct verify *v, struct reader *r)
     v->partitions++;
 }
 
+/* From its first start on a log has a segment of each. */
+static void check_all_are_there(struct verify *v)
+{
+    const struct folder *folder = &v->task->folder;
+    uint32_t there = 0;
+
+    for (size_t i = 0; i < folder->n; i++)
+        there |= 1u << folder->segments[i].partition;
+    for (uint32_t i = 0; i < RODA_PARTITIONS; i++) {
+        if (there & 1u << i)
+            continue;
+        damaged(v);
+        (void)printf("partition %02" PRIu32
+                     ": no segment of it is there; a log has all %u, so what "
+                     "was said in this one's rooms is missing\n",
+                     i, RODA_PARTITIONS);
+    }
+}
+
 void run_verify(struct task *task)
 {
     const struct folder *folder = &task->folder;
     struct verify v = {.task = task};
 
+    if (!folder->n) {
+        task_failed(task,
+                    "%s: there is no segment in it, such as %s; nothing was verified; -d says "
+                    "where the log is",
+                    task->directory, "00-0000000000000000.segment");
+        return;
+    }
+    check_all_are_there(&v);
     progress_begin(&v.progress, task->progress, 0, folder->bytes);
     for (size_t i = 0, n; i < folder->n; i += n) {
         struct reader r;

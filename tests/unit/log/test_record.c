@@ -707,6 +707,8 @@ static void test_names(void **state)
         "03-00000000001a000.segment",
         "03-00000000001a00000.segment",
         " 3-00000000001a0000.segment",
+        "16-00000000001a0000.segment",
+        "99-00000000001a0000.segment",
     };
     char name[LOG_NAME_BYTES];
     uint32_t partition = 0;
