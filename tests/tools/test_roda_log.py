@@ -8,6 +8,7 @@ import pty
 import random
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -279,6 +280,9 @@ class Filters(Case):
         self.assertIn("2026-11-24T03:15:00.000Z @bia,bob 1 bia: secret", self.lines("--private"))
         self.assertEqual(len(self.lines("--private")), 16)
         self.assertEqual(self.texts("--room", "@Bia,bob"), ["secret"])
+        self.assertEqual(self.texts("--room", "@BOB,bia"), ["secret"])
+        for other in ("@bia,bo", "@bo,bia", "@bob,bia2", "@bob", "@,", "@bia,", "@"):
+            self.assertEqual(self.texts("--room", other), [], other)
         self.assertNotIn("secret", self.run_tool("export"))
         self.assertIn("secret", self.run_tool("export", "--private"))
 
@@ -713,6 +717,22 @@ class Follow(Case):
         self.expect(process, ["yes"])
         self.finish(process)
 
+    def test_the_end_of_what_can_come(self):
+        """Nobody needs to interrupt what can show no more."""
+        log = Partition(self.folder, partition_of("lobby"))
+        for i in range(6):
+            log.say("lobby", f"m{i}", T0 + i * SECOND)
+            if i in (2, 3):
+                log.begin()
+        self.assertEqual(self.texts("-f", "--until", "2026-11-24T03:15:04Z"), ["m0", "m1", "m2", "m3"])
+        self.assertEqual(self.texts("-f", "-r", "lobby", "--numbers", "2-3"), ["m1", "m2"])
+        for arguments in (["-r", "lobby", "--numbers", "2-6"], ["--numbers", "2-3"], ["--until", "now"]):
+            with self.subTest(arguments=arguments):  # more may come of these
+                process = self.start(*arguments)
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    process.wait(2.5)
+                self.finish(process)
+
     def test_json(self):
         log = Partition(self.folder)
         process = subprocess.Popen([TOOL, "-d", self.folder, "export", "-f"], stdout=subprocess.PIPE)
@@ -831,16 +851,56 @@ class Status(Case):
             ["--since", "2026-02-30"], ["--until", "-5"], ["--until", "2026-11-24T25:00:00Z"], ["--since", ""],
             ["--since", "-"], ["--since", "2026-11-24T10:00:00X"], ["--numbers", "5-2"], ["--numbers", "x"],
             ["--numbers", "-"], ["--numbers", ""], ["--numbers", "1-2-3"], ["--room", ""], ["--format", "xml"],
-            ["verify", "-f"], ["--room"],
+            ["verify", "-f"], ["--room"], ["--sender", "a b"], ["--sender", "4ever"], ["--sender", "x" * 33],
+            ["--sender", "@bob"], ["--since", "2026-11-25", "--until", "2026-11-24"],
+            ["--since", "2026-11-25", "--until", "2026-11-25"], ["--since", "-1h", "--since", "-2h"],
+            ["--until", "now", "--until", "now"], ["--sender", "ana", "--sender", "bob"],
+            ["--numbers", "1-2", "--numbers", "4-5"], ["--format", "text"], ["print", "--format", "jsonl"],
+            ["stats", "--format", "text"], ["export", "--format", "text", "--format", "jsonl"],
         ):  # fmt: skip
             with self.subTest(arguments=arguments):
                 self.assertEqual(self.run_tool(*arguments, status=2), "")
-                self.assertIn("Try roda-log --help.", self.errors)
+                told = self.errors.splitlines()
+                self.assertEqual(told.pop(), "Try roda-log --help.")
+                self.assertTrue(told)
+                for line in told:
+                    self.assertTrue(line.startswith("roda-log: "), line)
+
+    def test_a_remedy_stands_beside_the_mistake(self):
+        for arguments, remedy in (
+            (["--format", "text"], "roda-log export --format text"),
+            (["--since", "-1h", "--since", "-2h"], "--since is given twice"),
+            (["--since", "-1h", "--until", "-2h"], "--since must be before --until"),
+            (["--sender", "a b"], '"a b" cannot be a nick'),
+        ):
+            self.run_tool(*arguments, status=2)
+            self.assertIn(remedy, self.errors)
 
     def test_no_directory(self):
-        self.folder = self.folder / "nowhere"
-        self.run_tool("verify", status=2)
-        self.assertIn("-d says where", self.errors)
+        file = self.folder / "file"
+        file.write_text("x")
+        for folder, remedy in (
+            (self.folder / "nowhere", "No such file or directory; -d says where the log is"),
+            (file, "Not a directory; -d names the directory in which the segments are"),
+        ):
+            self.folder = folder
+            for command in ("verify", "print"):
+                self.run_tool(command, status=2)
+                self.assertEqual(self.errors.count("\n"), 1)
+                self.assertIn(f"{folder}: {remedy}", self.errors)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_a_directory_of_somebody_else(self):
+        tool = self.folder / "roda-log"
+        shutil.copy(TOOL, tool)
+        self.folder.chmod(0o755)
+        log = self.folder / "log"
+        log.mkdir(mode=0o700)
+        run = subprocess.run(
+            [tool, "-d", log], capture_output=True, user=65534, group=65534, timeout=20, check=False
+        )
+        self.assertEqual(run.returncode, 2)
+        self.assertIn(b"Permission denied; read it as root or as the broker's user", run.stderr)
 
     def test_help_and_version(self):
         self.assertIn("verify", self.run_tool("--help"))

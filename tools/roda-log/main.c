@@ -49,7 +49,7 @@ static const char help[] =
     "  stats     what there is of each room\n"
     "\n"
     "  -d, --directory DIR  of the log (/var/lib/roda/log)\n"
-    "  -f, --follow         print: wait for more, until interrupted\n"
+    "  -f, --follow         print, export: wait for more, until interrupted\n"
     "      --format FORMAT  export: text (as the plugin's text files) or jsonl (default)\n"
     "      --progress       tell on standard error how far it is\n"
     "  -h, --help           this text\n"
@@ -134,7 +134,7 @@ void *memory_resize(void *memory, size_t size)
 
 /* ---- the command line ------------------------------------------------------------------- */
 
-static int64_t time_now_ns(void)
+int64_t time_now_ns(void)
 {
     struct timespec now;
 
@@ -148,6 +148,29 @@ static void want_time(struct task *task, const char *option, const char *text, i
         task_failed(task,
                     "%s: \"%s\" is no time; write 2026-11-24, 2026-11-24T18:30:00Z, -2h or now",
                     option, text);
+}
+
+/* What may be given once: the second would silently hold. */
+static void take_once(struct task *task, int option)
+{
+    static const struct {
+        int option;
+        const char *name;
+    } once[] = {{OPTION_SINCE, "since"},
+                {OPTION_UNTIL, "until"},
+                {OPTION_SENDER, "sender"},
+                {OPTION_NUMBERS, "numbers"},
+                {OPTION_FORMAT, "format"}};
+
+    for (size_t i = 0; i < sizeof(once) / sizeof(*once); i++) {
+        uint32_t bit = 1u << (once[i].option - OPTION_SINCE);
+
+        if (once[i].option != option)
+            continue;
+        if (task->given & bit)
+            task_failed(task, "--%s is given twice; give it once", once[i].name);
+        task->given |= bit;
+    }
 }
 
 static void take_format(struct task *task, const char *format)
@@ -195,6 +218,7 @@ static int take_options(struct task *task, int argc, char **argv)
     int option;
 
     while ((option = getopt_long(argc, argv, "d:fr:hV", options, NULL)) != -1) {
+        take_once(task, option);
         if (take_filter(task, option, optarg))
             continue;
         switch (option) {
@@ -243,24 +267,37 @@ static command_fn *command_of(struct task *task, int argc, char **argv)
             continue;
         if (task->follow && commands[i].run != run_print && commands[i].run != run_export)
             task_failed(task, "--follow is for print and export");
+        if (task->given & 1u << (OPTION_FORMAT - OPTION_SINCE) && commands[i].run != run_export)
+            task_failed(task, "--format is for export; write roda-log export --format %s",
+                        task->json ? "jsonl" : "text");
         return commands[i].run;
     }
     task_failed(task, "\"%s\" is no command; there are print, export, verify and stats", name);
     return NULL;
 }
 
+int task_look(struct task *task)
+{
+    int r = folder_read(task->directory, task->partitions, &task->folder);
+    const char *remedy = "";
+
+    if (!r)
+        return 1;
+    if (r == -ENOENT)
+        remedy = "; -d says where the log is";
+    else if (r == -ENOTDIR)
+        remedy = "; -d names the directory in which the segments are, and no file";
+    else if (r == -EACCES)
+        remedy = "; read it as root or as the broker's user, or join its group";
+    task_failed(task, "%s: %s%s", task->directory, strerror(-r), remedy);
+    return 0;
+}
+
 static void run(struct task *task, command_fn *command)
 {
-    int r;
-
     task->partitions = command == run_verify ? UINT32_MAX : filter_partitions(&task->filter);
-    r = folder_read(task->directory, task->partitions, &task->folder);
-
-    if (r) {
-        task_failed(task, "%s: %s%s", task->directory, strerror(-r),
-                    r == -ENOENT ? "; -d says where the log is" : "");
+    if (!task_look(task))
         return;
-    }
     if (!task->folder.n && !task->follow && task->partitions == UINT32_MAX && command != run_verify)
         tell("%s: there is no segment in it", task->directory);
     command(task);
@@ -271,14 +308,19 @@ static void run(struct task *task, command_fn *command)
 
 int main(int argc, char **argv)
 {
+    static char name[] = "roda-log";
     struct task task = {.directory = "/var/lib/roda/log", .json = 1};
     command_fn *command;
 
+    if (argc > 0)
+        argv[0] = name; /* getopt begins with it what it says */
     if (!isatty(STDOUT_FILENO))
         (void)setvbuf(stdout, NULL, _IOFBF, OUTPUT_BYTES);
     filter_init(&task.filter);
     if (!take_options(&task, argc, argv)) {
         command = command_of(&task, argc, argv);
+        if (task.filter.since_ns >= task.filter.until_ns)
+            task_failed(&task, "--since must be before --until: no message is between them");
         if (task.status == STATUS_FINE)
             run(&task, command);
         else

@@ -12,7 +12,8 @@
 
 /*
  * print and export: the merged stream, each message written by one function. Following is the same
- * again and again: what has come since then is one more merged stream.
+ * again and again: what has come since then is one more merged stream; it is over after one more
+ * look when nothing that is wanted can come.
  */
 typedef void show_fn(FILE *to, const struct reader *r);
 
@@ -56,15 +57,13 @@ static void show_all(struct merge *merge, struct progress *progress, show_fn *sh
 static void follow(struct task *task, struct merge *merge, struct progress *none, show_fn *show,
                    struct watch *watch)
 {
-    while (is_written(task) && watch_wait(watch)) {
-        int r;
+    int is_over = 0;
 
+    while (is_written(task) && !is_over && watch_wait(watch)) {
+        is_over = filter_is_over(&task->filter, time_now_ns());
         folder_free(&task->folder);
-        r = folder_read(task->directory, task->partitions, &task->folder);
-        if (r) {
-            task_failed(task, "%s: %s", task->directory, strerror(-r));
+        if (!task_look(task))
             return;
-        }
         merge_update(merge);
         show_all(merge, none, show);
     }

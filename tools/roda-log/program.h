@@ -17,8 +17,9 @@ struct task {
     uint32_t partitions; /* bit i: partition i is to be read */
     struct filter filter;
     int follow;
-    int json;     /* export */
-    int progress; /* tell it from the start, also to what is no terminal */
+    int json;       /* export */
+    uint32_t given; /* bit i: option i of the command line */
+    int progress;   /* tell it from the start, also to what is no terminal */
     int status;
 };
 
@@ -28,6 +29,9 @@ void *memory_resize(void *memory, size_t size);
 
 /* "roda-log: ...", to standard error. */
 void tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+int64_t time_now_ns(void);
+/* Reads the directory anew, and tells if that fails: 0. */
+int task_look(struct task *task);
 void task_failed(struct task *task, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The commands. */
