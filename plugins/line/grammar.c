@@ -132,10 +132,7 @@ static int read_range(struct line_command *command, struct roda_str rest)
     command->range = LINE_RANGE_FROM_TO;
     if (read_number(from, &command->from) || read_number(to, &command->to))
         return -1;
-    return command->from && command->from <= command->to &&
-                   command->to - command->from < LINE_HISTORY_MAX
-               ? 0
-               : -1;
+    return command->from && command->from <= command->to ? 0 : -1;
 }
 
 /* A room, a range, both or none. What can be a range is none of a room, unless it has the mark. */

@@ -221,7 +221,7 @@ static void history_is_checked(void **state)
          {"/history lobby -", LINE_USAGE, "", "", ""},
          {"/history lobby 0-1", LINE_USAGE, "", "", ""},
          {"/history lobby 411-410", LINE_USAGE, "", "", ""},
-         {"/history lobby 1-301", LINE_USAGE, "", "", ""},
+         {"/history lobby 1-1000000000000000000", LINE_USAGE, "", "", ""},
          {"/history lobby 1-2-3", LINE_USAGE, "", "", ""},
          {"/history lobby 1 2", LINE_USAGE, "", "", ""},
          {"/history lobby twenty", LINE_USAGE, "", "", ""},
@@ -231,7 +231,8 @@ static void history_is_checked(void **state)
          {"/history lobby since 1 2", LINE_USAGE, "", "", ""},
          {"/history lobby since 1000000000000000000", LINE_USAGE, "", "", ""});
     assert_int_equal(parse("/history lobby 300").verb, LINE_HISTORY);
-    assert_int_equal(parse("/history lobby 1-300").verb, LINE_HISTORY);
+    assert_int_equal(parse("/history lobby 1-301").verb, LINE_HISTORY);
+    assert_int_equal(parse("/history lobby 1-999999999999999999").verb, LINE_HISTORY);
 }
 
 /* The parser reads exactly the bytes it is given: a copy of just that size shows a byte too far to

@@ -636,6 +636,36 @@ static void a_long_answer_says_how_to_go_on(void **state)
     stop(h);
 }
 
+/* The broker itself names ranges of any length. */
+static void of_a_long_range_the_first_are_shown(void **state)
+{
+    static const char *const transports[] = {"tcp", "udp"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct testhost *h = start(650);
+        struct testhost_conn *ana = enter(h, transports[i]);
+
+        keep_lines(1, 700, EPOCH);
+        says(h, ana, "/numbers on");
+        forget_all(ana);
+        says(h, ana, "/history lobby 9-100008");
+        testhost_advance_ms(h, 60000);
+        hears_lines(ana, 9, 308, 1);
+        hears(ana, "* history lobby 9-308: 300 messages, more: /history lobby since 308");
+        says(h, ana, "/history lobby 400-999999999999999999");
+        testhost_advance_ms(h, 60000);
+        hears_lines(ana, 400, 650, 1);
+        hears(ana, "* history lobby 400-650: 251 messages");
+        says(h, ana, "/history lobby 301-600");
+        testhost_advance_ms(h, 60000);
+        hears_lines(ana, 301, 600, 1);
+        hears(ana, "* history lobby 301-600: 300 messages");
+        hears_nothing(ana);
+        stop(h);
+    }
+}
+
 static void what_is_said_meanwhile_comes_behind(void **state)
 {
     struct testhost *h = start(200);
@@ -867,6 +897,9 @@ static void what_a_crash_took_is_said(void **state)
     says(h, ana, "/history lobby 500-510");
     hears(ana, "* history lobby 500-510: lost when the broker ended, if anything was said");
     hears(ana, "* history lobby 500-510: 0 messages");
+    says(h, ana, "/history lobby 413-10412"); /* just what was said to be lost */
+    hears(ana, "* history lobby 413-10412: lost when the broker ended, if anything was said");
+    hears(ana, "* history lobby 413-10412: 0 messages");
     says(h, ana, "/history lobby since 300");
     hears(ana, "* history lobby 301-400: not kept");
     hears_lines(ana, 401, 412, 0);
@@ -1073,6 +1106,7 @@ int main(void)
         cmocka_unit_test(the_last_ones_a_range_and_what_came_after),
         cmocka_unit_test(each_kind_is_shown_as_it_was),
         cmocka_unit_test(a_long_answer_says_how_to_go_on),
+        cmocka_unit_test(of_a_long_range_the_first_are_shown),
         cmocka_unit_test(what_is_said_meanwhile_comes_behind),
         cmocka_unit_test(a_slow_reader_costs_a_portion),
         cmocka_unit_test(a_slow_reader_is_not_killed_by_many_answers),
