@@ -34,7 +34,8 @@ static const struct roda_option options[] = {
      .offset = OPTION(directory),
      .initial = "log",
      .flags = RODA_OPTION_RESTART,
-     .help = "where the segment files are; made if it is missing; relative: below core.state_dir"},
+     .help = "where the segment files are; made if it is missing, what is above it is not; "
+             "relative: below core.state_dir"},
     {.name = "rooms",
      .type = RODA_T_LIST,
      .offset = OPTION(rooms),
@@ -118,7 +119,8 @@ static const struct roda_option options[] = {
      .offset = OPTION(text_directory),
      .initial = "",
      .flags = RODA_OPTION_RESTART,
-     .help = "if set, ROOM/YYYY-MM-DD.log below it gets one line per message"},
+     .help = "if set, ROOM/YYYY-MM-DD.log below it gets one line per message; not in directory; "
+             "empty: no text files"},
     {.name = "text_files",
      .type = RODA_T_INT,
      .offset = OPTION(text_files),
@@ -206,7 +208,9 @@ static void on_tick(struct roda_ctx *x, void *arg, int result)
 
 static int check(const void *conf, struct roda_conf_errors *errors)
 {
-    return log_choice_check(conf, errors);
+    int directories = log_directory_check(conf, errors), choice = log_choice_check(conf, errors);
+
+    return directories ? directories : choice;
 }
 
 static int init(struct roda_ctx *x)
@@ -298,9 +302,7 @@ static void on_directory(struct roda_ctx *x, void *arg, int result)
     if (result == -ECANCELED)
         return;
     if (result < 0) {
-        roda_log(x, RODA_LOG_ERROR,
-                 "directory %s: %s; make the one above it, and let the broker's user write there",
-                 log_conf_of(x)->directory, strerror(-result));
+        log_directory_failed(x, LOG_DIRECTORY, result);
         roda_started(x, result);
         return;
     }

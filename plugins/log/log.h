@@ -35,6 +35,7 @@ struct log_shared {                                /* of all workers; made by in
         uint64_t bytes;    /* of the sealed segments; atomic */
         int64_t oldest_ns; /* when the oldest of them was created; 0: none; atomic */
     } usage[RODA_PARTITIONS];
+    uint32_t told; /* bits of what one worker has told for all; log_directory_failed(); atomic */
 };
 
 struct log_state {                                 /* per worker */
@@ -77,6 +78,12 @@ static inline struct log_state *log_state_of(const struct roda_ctx *x)
 {
     return x->state;
 }
+
+/* directory.c: what may not stand in the configuration; and why a directory cannot be made, with
+ * what to do: once, though each worker finds it. */
+enum log_directory { LOG_DIRECTORY, LOG_TEXT_DIRECTORY };
+int log_directory_check(const struct log_conf *conf, struct roda_conf_errors *errors);
+void log_directory_failed(struct roda_ctx *x, enum log_directory which, int error);
 
 /* choice.c: what the configuration says about a room, by its folded name; a pattern is a name or
  * has "*" at its end. RODA_HISTORY_* bits. */

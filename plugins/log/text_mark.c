@@ -199,10 +199,7 @@ static void on_directory(struct roda_ctx *x, void *arg, int result)
     struct text *text = arg;
 
     if (result < 0 && result != -ECANCELED)
-        roda_log(x, RODA_LOG_ERROR,
-                 "text_directory %s: %s; make the one above it, and let the broker's user write "
-                 "there",
-                 log_conf_of(x)->text_directory, strerror(-result));
+        log_directory_failed(x, LOG_TEXT_DIRECTORY, result);
     if (!text->stopping && !roda_file_list(x, log_conf_of(x)->text_directory, on_names, text))
         return;
     text->pending--;

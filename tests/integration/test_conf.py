@@ -322,6 +322,59 @@ protocol = line
                     other.send(f"still {i}")
                     ana.expect(rf"^lobby \S+: still {i}$")
 
+    # ---- where the log is -------------------------------------------------------------------------
+
+    def test_directories_of_the_log(self):
+        log = GOOD + "[plugin log]\n"
+        self.check(log + "directory =\n", r"^roda\.conf:7: \[plugin log\]\.directory: .*name the dir")
+        for directory, text in (
+            ("log", "log"),
+            ("log", "log/text"),
+            ("log/", "./log/.//text/"),
+            ("/var/log/roda", "/var/log//roda/text"),
+            (".", "text"),
+        ):
+            self.check(
+                log + f"directory = {directory}\ntext_directory = {text}\n",
+                r"^roda\.conf:8: \[plugin log\]\.text_directory: .*it lies in \S+, where the segments",
+            )
+        for directory, text in (("log", ""), ("log", "logs"), ("log/segments", "log/text"), ("a/b", "a")):
+            status, _, stderr = self.run_with(
+                log + f"directory = {directory}\ntext_directory = {text}\n", "--check"
+            )
+            self.assertEqual((status, stderr), (0, ""))
+
+    def test_a_directory_of_the_log_that_cannot_be_made(self):
+        """The remedy is that of the very reason, and stands there once, however many workers find it."""
+        (self.folder / "file").write_text("x")
+        for directory, reason in (
+            ("file", "Not a directory; .* is a file: name another"),
+            ("file/log", "Not a directory; .* is a file: name another"),
+            ("none/log", "No such file or directory; the directory above it is missing: make that one"),
+        ):
+            text = f"[core]\nworkers = 4\nstate_dir = {self.folder}\n"
+            text += GOOD.replace("3000", "0") + f"[plugin log]\ndirectory = {directory}\n"
+            status, _, stderr = self.run_with(text)
+            self.assertEqual(status, 1, stderr)
+            path = self.folder / directory
+            told = re.findall(rf"error log: \[plugin log\] directory = {path}: (.*)", stderr)
+            self.assertEqual(len(told), 1, stderr)
+            self.assertRegex(told[0], reason)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_a_directory_of_the_log_in_somebody_elses(self):
+        self.folder.chmod(0o755)
+        text = f"[core]\nuser = nobody\nworkers = 2\nstate_dir = {self.folder}\n"
+        text += GOOD.replace("3000", "0") + "[plugin log]\n"
+        (self.folder / "log").mkdir()
+        closed = self.folder / "closed"
+        closed.mkdir(mode=0o700)
+        status, _, stderr = self.run_with(text + f"directory = {closed}/log\n")
+        self.assertEqual(status, 1, stderr)
+        told = re.findall(r"error log: \[plugin log\] directory = \S+: (.*)", stderr)
+        self.assertEqual(len(told), 1, stderr)
+        self.assertRegex(told[0], "Permission denied; let the broker's user write in the directory above")
+
     def test_stale_socket(self):
         """A socket file that nobody listens on is taken over; another kind of file is not."""
         path = self.folder / "chat.sock"
