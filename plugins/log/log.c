@@ -24,7 +24,7 @@
  */
 
 #define TICK_MS         UINT64_C(1000)
-#define RETENTION_TICKS 600u
+#define RETENTION_TICKS 60u /* a minute */
 
 #define OPTION(field) offsetof(struct log_conf, field)
 
@@ -87,7 +87,7 @@ static const struct roda_option options[] = {
      .initial = "30d",
      .min = 0,
      .flags = RODA_OPTION_RESTART,
-     .help = "whole segments older than this are removed; 0: never"},
+     .help = "whole segments older than this are removed, up to a minute later; 0: never"},
     {.name = "keep_bytes",
      .type = RODA_T_BYTES,
      .offset = OPTION(keep_bytes),

@@ -136,6 +136,26 @@ static void what_had_to_wait_is_synced_in_time_too(void **state)
     stop();
 }
 
+/* What `keep` says is done within a minute. */
+static void old_segments_are_looked_for_every_minute(void **state)
+{
+    struct testhost_conn *ana;
+    const struct partition *p;
+
+    (void)state;
+    start(1, "directory = /log\nkeep = 20s\nsegment_age = 1s\n");
+    ana = enter(0, "ana");
+    for (unsigned i = 0; i < 3; i++) {
+        say(ana, "lobby", "hello");
+        testhost_advance_ms(host, 3000);
+    }
+    p = partition_of("lobby");
+    assert_int_equal(p->segments[0].base, 0);
+    testhost_advance_ms(host, 80000);
+    assert_true(p->segments[0].base > 0);
+    stop();
+}
+
 /* Whatever allocation fails: one message is refused or held a little, and then all goes on. */
 static void without_memory_nobody_is_held_for_ever(void **state)
 {
@@ -697,6 +717,7 @@ int main(void)
         TEST(nobody_sees_a_durable_message_before_it_is_on_disk),
         TEST(others_wait_for_nothing_but_a_room_s_first_message),
         TEST(a_room_s_messages_are_shown_in_order),
+        TEST(old_segments_are_looked_for_every_minute),
         TEST(what_had_to_wait_is_synced_in_time_too),
         TEST(without_memory_nobody_is_held_for_ever),
         TEST(without_memory_nothing_refused_is_kept),
