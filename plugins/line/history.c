@@ -518,8 +518,12 @@ void line_history(struct roda_ctx *x, struct roda_conn *c, const struct roda_roo
 
 void line_announce(struct roda_ctx *x, struct roda_conn *c, struct roda_str room)
 {
-    if (kept(x->state, room) & RODA_HISTORY_ANNOUNCED)
-        line_say(c, "history %.*s: what is said here is logged", (int)room.len, room.ptr);
+    uint32_t bits = kept(x->state, room);
+
+    if (bits & RODA_HISTORY_ANNOUNCED)
+        line_say(c, "history %.*s: what is said here is logged%s%s", (int)room.len, room.ptr,
+                 bits & RODA_HISTORY_ADDRESSES ? ", with your address" : "",
+                 bits & RODA_HISTORY_PRIVATE ? "; so are private messages" : "");
 }
 
 void line_show_before_join(struct roda_ctx *x, struct roda_conn *c, struct roda_str room,

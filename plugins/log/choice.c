@@ -161,8 +161,13 @@ uint32_t log_choice(const struct log_conf *conf, struct roda_str folded)
     len = log_choice_text(conf, text, sizeof(text));
     if (log_choice_durable((uint32_t)conf->sync, (struct roda_str){text, len}, folded))
         bits |= RODA_HISTORY_DURABLE;
-    if (conf->announce)
-        bits |= RODA_HISTORY_ANNOUNCED;
+    if (!conf->announce)
+        return bits;
+    bits |= RODA_HISTORY_ANNOUNCED;
+    if (conf->addresses)
+        bits |= RODA_HISTORY_ADDRESSES;
+    if (conf->private_messages)
+        bits |= RODA_HISTORY_PRIVATE;
     return bits;
 }
 

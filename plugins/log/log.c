@@ -101,7 +101,9 @@ static const struct roda_option options[] = {
      .offset = OPTION(announce),
      .initial = "yes",
      .flags = RODA_OPTION_RESTART,
-     .help = "tells those who join that what is said is kept"},
+     .help =
+         "tells those who join a room that is kept that it is; also, that addresses and private "
+         "messages are, if they are"},
     {.name = "private",
      .type = RODA_T_BOOL,
      .offset = OPTION(private_messages),

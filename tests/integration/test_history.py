@@ -254,7 +254,12 @@ class Joining(Case):
             with DatagramClient(broker.address("udp"), "udo") as udo:
                 udo.next(re.escape(announced.format("lobby")))
                 self.assertEqual(udo.sync(), [])
-        with Broker(plugins=LOG + "announce = no\n") as broker, LineClient(broker, "ana") as ana:
+        more = "addresses = yes\nprivate = yes\nrooms = !secret\n"
+        with Broker(plugins=LOG + more) as broker:
+            told = announced.format("ops") + ", with your address; so are private messages"
+            self.assertEqual(joined(broker, "ops"), [told])
+            self.assertEqual(joined(broker, "secret"), [])
+        with Broker(plugins=LOG + more + "announce = no\n") as broker, LineClient(broker, "ana") as ana:
             ana.send("hello")
             ana.sync()
             with LineClient(broker, "bob") as bob:

@@ -52,7 +52,9 @@ static inline uint32_t roda_partition_worker(uint32_t partition, uint32_t n_work
 enum {
     RODA_HISTORY_KEPT = 1,      /* they are kept */
     RODA_HISTORY_DURABLE = 2,   /* nobody is shown one before it is on disk */
-    RODA_HISTORY_ANNOUNCED = 4, /* those who join should be told that they are kept */
+    RODA_HISTORY_ANNOUNCED = 4, /* those who join should be told that they are kept, and: */
+    RODA_HISTORY_ADDRESSES = 8, /* with the address that each was sent from */
+    RODA_HISTORY_PRIVATE = 16,  /* so are messages to one person, wherever their people are */
 };
 
 struct roda_history_start {

@@ -427,6 +427,36 @@ static void who_joins_is_told_that_the_room_is_logged(void **state)
     stop(h);
 }
 
+static void who_joins_is_told_what_else_is_logged(void **state)
+{
+    static const struct {
+        uint32_t bits;
+        const char *wanted;
+    } cases[] = {
+        {RODA_HISTORY_ADDRESSES, "* history lobby: what is said here is logged, with your address"},
+        {RODA_HISTORY_PRIVATE,
+         "* history lobby: what is said here is logged; so are private messages"},
+        {RODA_HISTORY_ADDRESSES | RODA_HISTORY_PRIVATE,
+         "* history lobby: what is said here is logged, with your address; so are private "
+         "messages"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct testhost *h = start_with(0, "welcome = no\n");
+        struct testhost_conn *ana, *udo;
+
+        fake.bits |= RODA_HISTORY_ANNOUNCED | cases[i].bits;
+        ana = testhost_connect(h, 0, "line", "tcp");
+        assert_true(testhost_run(h));
+        udo = testhost_connect(h, 0, "line", "udp");
+        assert_true(testhost_run(h));
+        hears(ana, cases[i].wanted);
+        hears(udo, cases[i].wanted);
+        stop(h);
+    }
+}
+
 static void a_datagram_session_is_greeted_and_asks_itself(void **state)
 {
     struct testhost *h = start_with(2, NULL);
@@ -1099,6 +1129,7 @@ int main(void)
         cmocka_unit_test(each_room_is_shown_in_its_place),
         cmocka_unit_test(where_nothing_is_kept_nothing_is_shown),
         cmocka_unit_test(who_joins_is_told_that_the_room_is_logged),
+        cmocka_unit_test(who_joins_is_told_what_else_is_logged),
         cmocka_unit_test(a_datagram_session_is_greeted_and_asks_itself),
         cmocka_unit_test(many_who_come_at_once_are_all_shown),
         cmocka_unit_test(others_may_have_asked_for_all_there_is),

@@ -100,6 +100,31 @@ static void two_people_follow_their_own_option(void **state)
     testhost_free(host);
 }
 
+static void what_is_announced_of_a_room(void **state)
+{
+    static const struct {
+        const char *conf;
+        uint32_t bits;
+    } cases[] = {
+        {"", RODA_HISTORY_ANNOUNCED},
+        {"addresses = yes\n", RODA_HISTORY_ANNOUNCED | RODA_HISTORY_ADDRESSES},
+        {"private = yes\n", RODA_HISTORY_ANNOUNCED | RODA_HISTORY_PRIVATE},
+        {"addresses = yes\nprivate = yes\nannounce = no\n", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct testhost *host = testhost_new(1);
+        const struct log_conf *conf;
+
+        assert_int_equal(testhost_load(host, &rooms_plugin, NULL), 0);
+        assert_int_equal(testhost_load(host, &log_plugin, cases[i].conf), 0);
+        conf = log_conf_of(testhost_ctx(host, "log", 0));
+        assert_int_equal(log_choice(conf, RODA_STR("lobby")), RODA_HISTORY_KEPT | cases[i].bits);
+        testhost_free(host);
+    }
+}
+
 /* A name that can match nothing would leave a room undurable, or in the log, and nobody knows. */
 static void what_can_match_nothing_is_refused(void **state)
 {
@@ -143,6 +168,7 @@ int main(void)
         cmocka_unit_test(a_mode_holds_up_to_the_next_one),
         cmocka_unit_test(a_room_may_be_called_like_a_mode),
         cmocka_unit_test(two_people_follow_their_own_option),
+        cmocka_unit_test(what_is_announced_of_a_room),
         cmocka_unit_test(what_can_match_nothing_is_refused),
     };
 

@@ -162,9 +162,10 @@ static void what_the_configuration_says(void **state)
     for (uint32_t worker = 0; worker < WORKERS; worker++) {
         const struct roda_history *history = service(worker, &x);
         assert_int_equal(history->kept(x, str("lobby")),
-                         RODA_HISTORY_KEPT | RODA_HISTORY_ANNOUNCED);
-        assert_int_equal(history->kept(x, str("OPS")),
-                         RODA_HISTORY_KEPT | RODA_HISTORY_ANNOUNCED | RODA_HISTORY_DURABLE);
+                         RODA_HISTORY_KEPT | RODA_HISTORY_ANNOUNCED | RODA_HISTORY_PRIVATE);
+        assert_int_equal(history->kept(x, str("OPS")), RODA_HISTORY_KEPT | RODA_HISTORY_ANNOUNCED |
+                                                           RODA_HISTORY_PRIVATE |
+                                                           RODA_HISTORY_DURABLE);
         assert_int_equal(history->kept(x, str("Secret")), 0);
         assert_int_equal(history->kept(x, str("@ana,bob")), 0);
         assert_int_equal(history->kept(x, str("")), 0);
