@@ -65,7 +65,8 @@ static const struct roda_option options[] = {
      .min = 10,
      .max = 3600000,
      .flags = RODA_OPTION_RESTART,
-     .help = "with sync = interval: how much may be lost when the power fails"},
+     .help = "with sync = interval: how much may be lost when the power fails; of a broker that is "
+             "killed about 10 ms, as with never"},
     {.name = "segment_bytes",
      .type = RODA_T_BYTES,
      .offset = OPTION(segment_bytes),
