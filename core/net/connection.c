@@ -859,7 +859,8 @@ static void on_open_timer(struct roda_conn *c)
         uint64_t quiet_ms = net->now_ms - (uint64_t)c->active_s * 1000;
         if (held)
             quiet_ms = 0;
-        if ((c->flags & CONN_IDLE_ASKED) && quiet_ms >= s->idle_ping_ms + s->ping_timeout_ms) {
+        if ((c->flags & CONN_IDLE_ASKED) && s->ping_timeout_ms &&
+            quiet_ms >= (uint64_t)s->idle_ping_ms + s->ping_timeout_ms) {
             connection_close(c, "no sign of life within ping_timeout");
             return;
         }
@@ -867,8 +868,10 @@ static void on_open_timer(struct roda_conn *c)
             c->flags |= CONN_IDLE_ASKED;
             net->hooks->idle(net->owner, c);
         }
-        watch(c, net->now_ms + ((c->flags & CONN_IDLE_ASKED) ? s->ping_timeout_ms
-                                                             : s->idle_ping_ms - quiet_ms));
+        if (!(c->flags & CONN_IDLE_ASKED))
+            watch(c, net->now_ms + s->idle_ping_ms - quiet_ms);
+        else /* without a limit, too: it may answer and be quiet again */
+            watch(c, net->now_ms + (s->ping_timeout_ms ? s->ping_timeout_ms : s->idle_ping_ms));
     }
 }
 

@@ -193,6 +193,41 @@ static void who_takes_nothing_for_write_timeout_is_closed(void **state)
     }
 }
 
+/* ---- silence ---------------------------------------------------------------------------- */
+
+static void asks_for_a_sign(struct roda_ctx *x, struct roda_conn *c)
+{
+    (void)x;
+    (void)c;
+    asked++;
+}
+
+static void without_ping_timeout_silence_is_no_end(void **state)
+{
+    (void)state;
+    for (int limited = 0; limited <= 1; limited++) {
+        bench_new(1);
+        bench->protocols[0].idle = asks_for_a_sign;
+        bench->settings->idle_ping_ms = 3000;
+        bench->settings->ping_timeout_ms = limited ? 2000 : 0;
+        bench_start();
+        asked = 0;
+        struct bench_client *c = bench_connect(0);
+        for (unsigned i = 1; i <= 3; i++) {
+            bench_pass(3500);
+            assert_int_equal(asked, i);
+            bench_say(c, "ping");
+            bench_expect(c, "pong\n");
+        }
+        bench_pass(20000);
+        bench_read(c);
+        assert_int_equal(c->over, limited);
+        assert_int_equal(asked, 4); /* once for each silence */
+        bench_forget(c);
+        bench_end();
+    }
+}
+
 /* ---- the end ---------------------------------------------------------------------------- */
 
 static roda_verdict refuses(struct roda_ctx *x, struct roda_event *ev)
@@ -258,6 +293,7 @@ int main(void)
         TEST(no_more_are_told_that_it_is_full_than_there_is_room_for),
         TEST(who_takes_a_little_all_the_time_is_not_closed),
         TEST(who_takes_nothing_for_write_timeout_is_closed),
+        TEST(without_ping_timeout_silence_is_no_end),
         TEST(only_who_was_let_in_has_time_to_take_his_last_words),
     };
 
