@@ -359,11 +359,11 @@ static void on_filter_timer(struct wheel_timer *timer)
     struct waiting *w = container_of(timer, struct waiting, filter_timer);
     struct roda_conn *c = w->conn;
 
-    c->waits &= (uint8_t)~WAIT_FILTER;
-    if (w->stage == STAGE_ACCEPT) {
+    if (w->stage == STAGE_ACCEPT) { /* no unit is shown before its verdict */
         go_on_soon(w);
         return;
     }
+    c->waits &= (uint8_t)~WAIT_FILTER;
     if (w->oversize && c->state == CONNECTION_OPEN) {
         w->oversize = false;
         on_oversize(w->bus, c, w->oversize_bytes);
@@ -545,10 +545,12 @@ void inputs_go_on(struct bus *bus)
     list_take(&todo, &bus->go_on);
     for (struct list *node; (node = list_pop(&todo));) {
         struct waiting *w = container_of(node, struct waiting, link);
-        if (w->again && w->stage == STAGE_ACCEPT && !(w->conn->waits & WAIT_FILTER))
+        if (w->again && w->stage == STAGE_ACCEPT && !wheel_armed(&w->filter_timer)) {
+            w->conn->waits &= (uint8_t)~WAIT_FILTER;
             input_accept(bus, w->conn);
-        else
+        } else {
             go_on(w);
+        }
     }
 }
 

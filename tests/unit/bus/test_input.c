@@ -570,6 +570,58 @@ static roda_verdict accept_sorts(struct roda_event *ev)
     }
 }
 
+static struct roda_conn *at_the_door;
+
+static void lets_it_go(struct roda_ctx *x, void *arg, int result)
+{
+    (void)x;
+    (void)arg;
+    (void)result;
+    roda_conn_release(at_the_door);
+}
+
+/* Both end in one turn, the hold a little earlier. */
+static roda_verdict holds_and_delays(struct roda_ctx *x, struct roda_event *ev)
+{
+    if (asked++)
+        return roda_reject(ev, RODA_E_BANNED, "%s", "not you");
+    at_the_door = ev->conn;
+    roda_conn_hold(ev->conn);
+    assert_non_null(roda_timer_start(x, 100, 0, lets_it_go, NULL));
+    return roda_delay(ev, 100);
+}
+
+static roda_verdict delays_once(struct roda_ctx *x, struct roda_event *ev)
+{
+    (void)x;
+    return ticket++ ? RODA_PASS : roda_delay(ev, 50);
+}
+
+static void no_unit_is_decoded_before_accept_has_decided(void **state)
+{
+    (void)state;
+    for (int with_input_filter = 0; with_input_filter <= 1; with_input_filter++) {
+        bench_new(1);
+        bench->plugins[FIRST].accept = holds_and_delays;
+        if (with_input_filter)
+            bench->plugins[SECOND].input = delays_once;
+        bench_start();
+        asked = 0;
+        ticket = 0;
+        struct bench_client *c = bench_connect(0);
+        bench_say(c, "ping");
+        bench_pass(1000);
+        bench_read(c);
+        assert_int_equal(asked, 2);
+        assert_int_equal(bench->decodes, 0);
+        assert_int_equal(bench->closed, 0);
+        assert_string_equal(c->in, "");
+        assert_true(c->over);
+        bench_forget(c);
+        bench_end();
+    }
+}
+
 static unsigned after;
 
 static roda_verdict comes_after(struct roda_ctx *x, struct roda_event *ev)
@@ -1018,6 +1070,7 @@ int main(void)
         TEST(only_submit_filters_replace),
         TEST(accept_may_wait),
         TEST(accept_waits_no_longer_than_max_delay),
+        TEST(no_unit_is_decoded_before_accept_has_decided),
         TEST(accept_filters_refuse),
         TEST(input_filters_hold_the_unit),
         TEST(a_unit_waits_no_longer_than_max_delay),
