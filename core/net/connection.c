@@ -335,6 +335,15 @@ static bool show_unit(struct roda_conn *c, const char *bytes, size_t len)
     return true;
 }
 
+/* All that is there is a unit. One that was kept does not grow by what came meanwhile: filters have
+ * judged it, and would not see the rest. */
+static size_t raw_unit(struct roda_conn *c, size_t len)
+{
+    if (!(c->flags & CONN_KEPT))
+        c->raw_bytes = (uint32_t)len;
+    return c->raw_bytes;
+}
+
 /* Shows whole units as long as that is allowed; returns how many bytes are done with. last: the
  * peer has ended, what is left is a unit, too. */
 static size_t decode(struct roda_conn *c, const char *bytes, size_t len, bool last)
@@ -346,10 +355,11 @@ static size_t decode(struct roda_conn *c, const char *bytes, size_t len, bool la
         size_t left = len - done, unit;
 
         if (c->settings->protocol->framing == RODA_RAW) {
-            if (!show_unit(c, at, left))
+            unit = raw_unit(c, left);
+            if (!show_unit(c, at, unit))
                 break;
-            done = len;
-            break;
+            done += unit;
+            continue;
         }
         if (c->flags & CONN_SKIPPING) {
             done += skip_long_unit(c, at, left);

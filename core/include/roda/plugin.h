@@ -458,7 +458,7 @@ struct roda_peer {
 /* struct roda_protocol.framing */
 enum {
     RODA_LINES = 0, /* LF or CRLF ends a unit; so does the end of the stream or datagram */
-    RODA_RAW = 1,   /* the protocol gets bytes as they come */
+    RODA_RAW = 1,   /* bytes as they come: what is there is a unit, which filters judge as one */
 };
 /* struct roda_protocol.flags */
 enum {

@@ -802,6 +802,55 @@ static void last_words_do_not_wait_for_ever(void **state)
     bench_end();
 }
 
+/* As a limit does: what it has counted may pass later. */
+static size_t counted_bytes, decoded_bytes;
+static bool paid;
+
+static roda_verdict counts_and_delays(struct roda_ctx *x, struct roda_event *ev)
+{
+    (void)x;
+    paid = !paid;
+    if (!paid)
+        return RODA_PASS;
+    counted_bytes += ev->bytes;
+    return roda_delay(ev, 1000);
+}
+
+static int decode_raw(struct roda_ctx *x, struct roda_conn *c, struct roda_str unit)
+{
+    (void)x;
+    (void)c;
+    decoded_bytes += unit.len;
+    return RODA_TAKEN;
+}
+
+static void raw_bytes_that_come_while_others_wait_are_filtered_too(void **state)
+{
+    static const char bulk[1000] = {0};
+
+    (void)state;
+    bench_new(1);
+    bench->protocols[0].framing = RODA_RAW;
+    bench->protocols[0].decode = decode_raw;
+    bench->plugins[FIRST].input = counts_and_delays;
+    bench_start();
+    counted_bytes = decoded_bytes = 0;
+    paid = false;
+    struct bench_client *c = bench_connect(0);
+    for (size_t i = 1; i <= 5; i++) {
+        assert_int_equal(sim_client_write(c->end, "x", 1), 1);
+        bench_settle(); /* one byte is counted and waits, and much comes behind it */
+        assert_int_equal(sim_client_write(c->end, bulk, sizeof bulk), sizeof bulk);
+        bench_pass(1100);
+        assert_int_equal(decoded_bytes, counted_bytes - sizeof bulk);
+        bench_pass(1100);
+        assert_int_equal(decoded_bytes, i * (1 + sizeof bulk));
+        assert_int_equal(counted_bytes, decoded_bytes);
+    }
+    bench_forget(c);
+    bench_end();
+}
+
 static void tells_too_long(struct roda_ctx *x, struct roda_conn *c, size_t bytes)
 {
     (void)x;
@@ -1077,6 +1126,7 @@ int main(void)
         TEST(input_filters_refuse),
         TEST(last_words_come_behind_all_answers),
         TEST(last_words_do_not_wait_for_ever),
+        TEST(raw_bytes_that_come_while_others_wait_are_filtered_too),
         TEST(oversize_units_wait_like_others),
         TEST(a_delayed_unit_and_a_held_message_do_not_disturb_each_other),
         TEST(what_was_routed_is_published_though_the_sender_is_gone),
