@@ -21,8 +21,8 @@ void queue_mark_dirty(struct roda_conn *c)
 
 void queue_mark_over(struct roda_conn *c)
 {
-    if (c->flags & CONN_OVER)
-        return;
+    if (c->flags & CONN_OVER || c->state >= CONNECTION_CLOSING)
+        return; /* when it is closed already, its link is in the list that ends it */
     c->flags |= CONN_OVER;
     list_remove(&c->link); /* whatever it waited for, this comes first */
     list_append(&c->net->over, &c->link);

@@ -198,6 +198,25 @@ static void without_memory_it_is_closed(void **state)
     fixture_free(f);
 }
 
+/* An answer may be written to somebody who went in the same turn. */
+static void without_memory_who_is_gone_is_freed_all_the_same(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_new();
+    struct roda_conn *c = fixture_conn(f, false);
+
+    connection_abort(c, "gone");
+    assert_int_equal(c->state, CONNECTION_GONE);
+    memory_fail_at(1, 1);
+    roda_out_put(roda_conn_out(c), RODA_STR("an answer"));
+    roda_out_unit(roda_conn_out(c));
+    memory_fail_at(0, 0);
+    net_pressure(&f->net);
+    net_report_ended(&f->net);
+    assert_null(f->net.slots[0].conn);
+    fixture_free(f);
+}
+
 static void clearing_keeps_what_is_in_flight(void **state)
 {
     (void)state;
@@ -648,6 +667,7 @@ int main(void)
         cmocka_unit_test(dirty_once_and_not_while_sending),
         cmocka_unit_test(beyond_the_limit_it_is_over),
         cmocka_unit_test(without_memory_it_is_closed),
+        cmocka_unit_test(without_memory_who_is_gone_is_freed_all_the_same),
         cmocka_unit_test(clearing_keeps_what_is_in_flight),
         cmocka_unit_test(compacting_frees_chunks),
         cmocka_unit_test(compacting_does_not_multiply_what_is_shared),
