@@ -67,7 +67,7 @@ static int connects_too_fast(struct roda_ctx *x, const struct ratelimit_conf *co
     g = gcra_of(rate, 1, GCRA_SHARED_TICKS);
     return table_take(shared_of(x)->buckets,
                       key_for_rate(client->prefix, BUCKET_ADDRESS_CONNECTS, rate), now_us(x), &g,
-                      0) != 0;
+                      GCRA_SHARED_TICKS - 1) >= GCRA_SHARED_TICKS;
 }
 
 roda_verdict door_accept(struct roda_ctx *x, struct roda_event *ev)

@@ -85,9 +85,12 @@ static uint64_t own_ahead(const struct charge *charge, uint64_t now_ms)
     return *charge->own_ns > now_ns ? *charge->own_ns - now_ns : 0;
 }
 
+/* What is due within this millisecond is due, since the clock shows no less. If it waited for the
+ * next one, a bucket that is empty before that would lose the rest of each millisecond: more than
+ * half of "5000/s burst 1". */
 static uint64_t to_ms(uint64_t ticks, uint64_t ticks_per_ms)
 {
-    return (ticks + ticks_per_ms - 1) / ticks_per_ms;
+    return ticks / ticks_per_ms;
 }
 
 static uint64_t wait_ms(struct roda_ctx *x, const struct charge *charge, uint64_t now_ms)
@@ -107,7 +110,7 @@ static uint64_t take(struct roda_ctx *x, const struct charge *charge, uint64_t n
 
     if (!charge->own_ns)
         return to_ms(table_take(shared_of(x)->buckets, charge->key, now_ms * GCRA_SHARED_TICKS,
-                                &charge->g, max_ms * GCRA_SHARED_TICKS),
+                                &charge->g, (max_ms + 1) * GCRA_SHARED_TICKS - 1),
                      GCRA_SHARED_TICKS);
     ms = wait_ms(x, charge, now_ms);
     if (ms <= max_ms)
@@ -222,9 +225,9 @@ static roda_verdict join(struct roda_ctx *x, struct roda_event *ev, struct clien
     charge.g = gcra_of(&conf->joins, 1, GCRA_OWN_TICKS);
     if (client->flags & CLIENT_JOIN_WAITING) {
         uint64_t ahead = own_ahead(&charge, now_ms);
-        if (ahead > charge.g.limit)
-            return wait_on(x, ev, client, CLIENT_JOIN_LEFT_OVER, BUCKET_JOINS,
-                           to_ms(ahead - charge.g.limit, GCRA_OWN_TICKS));
+        ms = ahead > charge.g.limit ? to_ms(ahead - charge.g.limit, GCRA_OWN_TICKS) : 0;
+        if (ms)
+            return wait_on(x, ev, client, CLIENT_JOIN_LEFT_OVER, BUCKET_JOINS, ms);
         client->flags &= (uint8_t) ~(CLIENT_JOIN_WAITING | CLIENT_JOIN_LEFT_OVER);
         return RODA_PASS;
     }

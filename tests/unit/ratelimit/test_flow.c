@@ -41,6 +41,53 @@ static void messages_keep_burst_and_rate(void **state)
     }
 }
 
+static void a_rate_beyond_the_clock_is_kept_whatever_the_burst(void **state)
+{
+    static const unsigned rates[] = {700, 1000, 1500, 3000, 5000, 10000};
+    static const unsigned bursts[] = {1, 3, 50};
+    static const char *const names[] = {"messages", "address_messages"};
+
+    (void)state;
+    for (size_t i = 0; i < 6 * 3 * 2; i++) {
+        unsigned rate = rates[i % 6], burst = bursts[i / 6 % 3];
+        size_t passed;
+        char conf[64];
+        (void)snprintf(conf, sizeof(conf), "%s = %u/s burst %u\n", names[i / 18], rate, burst);
+        struct testhost *h = flood_start(1, conf);
+        struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+        flood_send(c, "PING\n", 30000);
+        assert_true(testhost_run(h));
+        assert_in_range(pongs(c), burst, burst + (rate > 1000 ? rate / 1000 : 0));
+        testhost_advance_ms(h, 2000);
+        passed = pongs(c);
+        assert_in_range(passed, 2 * rate * 99 / 100, 2 * rate * 101 / 100);
+        flood_stop(h);
+    }
+}
+
+static void where_nothing_may_wait_a_rate_beyond_the_clock_is_kept_too(void **state)
+{
+    static const unsigned rates[] = {700, 5000};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        char conf[80];
+        size_t passed = 0;
+        (void)snprintf(conf, sizeof(conf),
+                       "on_excess = refuse\nkill_after = 0\nmessages = %u/s burst 1\n", rates[i]);
+        struct testhost *h = flood_start(1, conf);
+        struct testhost_conn *c = flood_client(h, 0, "192.0.2.1", 1000);
+        for (int ms = 0; ms < 2000; ms++) {
+            flood_send(c, "PING\n", 10);
+            assert_true(testhost_run(h));
+            passed += pongs(c);
+            testhost_advance_ms(h, 1);
+        }
+        assert_in_range(passed, 2 * rates[i] * 99 / 100, 2 * rates[i] * 101 / 100);
+        flood_stop(h);
+    }
+}
+
 static void a_flood_keeps_its_order_and_nobody_waits_for_it(void **state)
 {
     struct testhost *h = flood_start(1, "messages = 2/s burst 10\n");
@@ -130,7 +177,7 @@ static void a_unit_beyond_the_whole_burst_waits_for_the_empty_bucket(void **stat
     testhost_input(c, "PING\n");
     assert_true(testhost_run(h));
     assert_int_equal(flood_heard(c, "answer|0|"), 1);
-    testhost_advance_ms(h, 3906);
+    testhost_advance_ms(h, 3905); /* of 3906.25 */
     assert_int_equal(flood_heard(c, "answer|0|"), 0);
     testhost_advance_ms(h, 1);
     assert_int_equal(flood_heard(c, "answer|0|"), 1);
@@ -744,6 +791,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_keep_burst_and_rate),
+        cmocka_unit_test(a_rate_beyond_the_clock_is_kept_whatever_the_burst),
+        cmocka_unit_test(where_nothing_may_wait_a_rate_beyond_the_clock_is_kept_too),
         cmocka_unit_test(a_flood_keeps_its_order_and_nobody_waits_for_it),
         cmocka_unit_test(what_is_no_message_counts_too),
         cmocka_unit_test(bytes_keep_burst_and_rate),
