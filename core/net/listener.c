@@ -335,8 +335,11 @@ void listener_retry(struct net *net)
 {
     net->accept_waits = false;
     for (uint32_t i = 0; i < net->n_listeners; i++) {
-        wheel_disarm(net->wheel, &net->listeners[i].timer);
-        net->listeners[i].paused = false;
+        struct listener *l = &net->listeners[i];
+        if (l->closed) /* its timer is that of its end */
+            continue;
+        wheel_disarm(net->wheel, &l->timer);
+        l->paused = false;
     }
 }
 
