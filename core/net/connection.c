@@ -294,7 +294,7 @@ static bool stash_put(struct roda_conn *c, const char *bytes, size_t len)
     return true;
 }
 
-static bool may_decode(const struct roda_conn *c)
+bool connection_may_decode(const struct roda_conn *c)
 {
     return c->state == CONNECTION_OPEN && !c->holds && !c->waits && !c->net->input_stopped;
 }
@@ -350,7 +350,7 @@ static size_t decode(struct roda_conn *c, const char *bytes, size_t len, bool la
 {
     size_t done = 0;
 
-    while (done < len && may_decode(c)) {
+    while (done < len && connection_may_decode(c)) {
         const char *at = bytes + done, *end;
         size_t left = len - done, unit;
 
@@ -420,11 +420,11 @@ static void after_decode(struct roda_conn *c)
     }
     if (!stash_length(c))
         stash_free(c);
-    if (stash_length(c) > c->settings->receive_queue_bytes && !may_decode(c))
+    if (stash_length(c) > c->settings->receive_queue_bytes && !connection_may_decode(c))
         pause_recv(c);
     else if (!(c->flags & (CONN_RECEIVING | CONN_EOF | CONN_DATAGRAM)) && !list_linked(&c->link))
         list_append(&c->net->rearm, &c->link);
-    if ((c->flags & (CONN_EOF | CONN_ENDED)) == CONN_EOF && !c->stash && may_decode(c)) {
+    if ((c->flags & (CONN_EOF | CONN_ENDED)) == CONN_EOF && !c->stash && connection_may_decode(c)) {
         c->flags |= CONN_ENDED;
         c->net->hooks->ended(c->net->owner, c);
     }
@@ -459,7 +459,7 @@ void connection_input(struct roda_conn *c, const char *bytes, size_t len)
             return;
         }
     }
-    if (!c->stash && may_decode(c)) {
+    if (!c->stash && connection_may_decode(c)) {
         c->flags |= CONN_DECODING;
         size_t done = decode(c, bytes, len, false);
         c->flags &= ~(uint32_t)CONN_DECODING;
@@ -475,7 +475,7 @@ void connection_input(struct roda_conn *c, const char *bytes, size_t len)
         decode_stash(c);
     else
         after_decode(c);
-    if (c->stash && !may_decode(c) && net->input_stopped)
+    if (c->stash && !connection_may_decode(c) && net->input_stopped)
         connection_resume(c);
 }
 
@@ -483,7 +483,7 @@ void connection_input_end(struct roda_conn *c)
 {
     c->flags |= CONN_EOF;
     if (c->state == CONNECTION_OPEN) {
-        if (may_decode(c))
+        if (connection_may_decode(c))
             decode_stash(c);
         else if (c->net->input_stopped)
             connection_resume(c);
@@ -589,7 +589,7 @@ void connection_on_recv(void *owner, const struct ring_completion *done)
     if (c->state == CONNECTION_CLOSING) {
         finish(c);
     } else if (!more && !(c->flags & (CONN_EOF | CONN_RECEIVING)) && !list_linked(&c->link) &&
-               (stash_length(c) <= c->settings->receive_queue_bytes || may_decode(c) ||
+               (stash_length(c) <= c->settings->receive_queue_bytes || connection_may_decode(c) ||
                 c->state != CONNECTION_OPEN)) {
         NET_COUNT(net, receives_rearmed);
         list_append(&net->rearm, &c->link);

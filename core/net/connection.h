@@ -133,6 +133,8 @@ struct roda_conn *connection_open_session(struct net *net, struct listener *l,
 /* Input of one connection: splits, stashes, shows units to the owner. */
 void connection_input(struct roda_conn *c, const char *bytes, size_t len);
 void connection_input_end(struct roda_conn *c);
+/* Units are shown to the owner now, and not stashed. */
+bool connection_may_decode(const struct roda_conn *c);
 /* Holding and going on. Resume happens from net_resume_inputs(), never inside. */
 void connection_hold(struct roda_conn *c);
 void connection_release(struct roda_conn *c);

@@ -782,7 +782,8 @@ static void received(struct listener *l, char *buffer, size_t len)
     /* The last byte of a buffer is kept for the line end. */
     if (out->flags & MSG_TRUNC || bytes + len == buffer + net->limits->receive_buffer_bytes) {
         NET_COUNT(net, datagrams_truncated);
-        if (s && s->conn->state == CONNECTION_OPEN)
+        /* Behind what waits there is no place for it: then it is lost without a word. */
+        if (s && connection_may_decode(s->conn) && !s->conn->stash)
             net->hooks->oversize(net->owner, s->conn, len);
         return;
     }

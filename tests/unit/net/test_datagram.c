@@ -973,6 +973,30 @@ static void long_lines_cost_themselves(void **state)
     stop(b);
 }
 
+/* An answer to it would overtake, and take the place of the one that waits. */
+static void what_is_too_long_for_a_buffer_is_lost_while_others_wait(void **state)
+{
+    struct bench *b = begin(state, "127.0.0.1");
+    struct peer *p = peer_at(b, "127.0.0.1", 0, "127.0.0.1");
+    struct roda_conn *c = enter(p);
+    char big[2048];
+
+    memset(big, 'b', sizeof big);
+    connection_hold(c);
+    send_bytes(p, big, sizeof big);
+    settle(b);
+    assert_int_equal(count_of(b, datagrams_truncated), 1);
+    assert_int_equal(b->n_oversize, 0);
+    connection_release(c);
+    settle(b);
+    assert_int_equal(b->n_oversize, 0);
+    send_bytes(p, big, sizeof big);
+    settle(b);
+    assert_int_equal(count_of(b, datagrams_truncated), 2);
+    assert_int_equal(b->n_oversize, 1);
+    stop(b);
+}
+
 static void what_may_not_be_decoded_waits(void **state)
 {
     struct bench *b = begin(state, "127.0.0.1");
@@ -1408,6 +1432,7 @@ int main(void)
         ON_BOTH(memory_runs_out),
         ON_BOTH(opening_may_fail),
         ON_BOTH(long_lines_cost_themselves),
+        ON_BOTH(what_is_too_long_for_a_buffer_is_lost_while_others_wait),
         ON_BOTH(what_may_not_be_decoded_waits),
         ON_BOTH(raw_datagrams_do_not_run_together),
         ON_BOTH(a_rest_from_elsewhere_is_not_read),
