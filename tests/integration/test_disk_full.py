@@ -6,12 +6,14 @@ The log's directory is a small tmpfs in a mount namespace of this process alone.
 
 import ctypes
 import os
+import signal
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 import history
-from broker import PLUGINS, TCP, UNIX, Broker, wait_until
+from broker import PATIENCE_S, PLUGINS, TCP, UNIX, Broker, wait_until
 from clients import LineClient
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -20,6 +22,7 @@ MS_REC_PRIVATE = 0x4000 | 0x40000
 DISK_BYTES = 48 << 20
 LONG = "x" * 3500
 MESSAGES_MAX = 20000  # until the disk must have been noticed to be full
+LOG_TOOL = Path(os.environ["RODA_BUILD"]) / "tools" / "roda-log" / "roda-log"
 REFUSED = r"^! ops: not stored: (No space left on device|the disk is full); nothing was sent"
 
 
@@ -96,6 +99,41 @@ class Speaker(LineClient):
             return None
         self.said[room][int(match.group(1))] = text
         return int(match.group(1))
+
+
+class Follower:
+    """roda-log -f."""
+
+    def __init__(self, folder):
+        self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [LOG_TOOL, "-d", folder, "-f"], stdout=self.out, stderr=self.err
+        )
+        self.errors = None
+
+    @staticmethod
+    def read(file):
+        size = os.fstat(file.fileno()).st_size
+        return os.pread(file.fileno(), size, 0).decode()
+
+    def wait(self, text):
+        wait_until(lambda: text in self.read(self.out), f"roda-log shows {text}")
+
+    def end(self):
+        """The lines without their times."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE_S)
+        self.errors = self.read(self.err)
+        return {line[line.index(" ") :] for line in self.read(self.out).splitlines()}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        self.process.kill()
+        self.process.wait()
+        self.out.close()
+        self.err.close()
 
 
 REASON = why_not()
@@ -183,6 +221,28 @@ class Full(unittest.TestCase):
                 self.check_history(broker, ana)
             broker.process.kill()
         self.check_next_life(ana)
+
+    def test_followed(self):
+        """Who follows the log meanwhile is told of no damage, as there is none, and misses nothing."""
+        with self.broker() as broker, Speaker(broker, "ana", self.rooms) as ana:
+            self.assertTrue(ana.say("ops"))
+            with Follower(self.disk.folder / "log") as follower:
+                for _ in range(20):
+                    self.assertTrue(ana.say("ops"))
+                self.disk.fill()
+                self.talk_until_full(broker, ana)
+                self.disk.free()
+                wait_until(lambda: ana.say("ops"), "ops takes messages again")
+                broker.wait_stats(lambda s: s["log_partitions_broken"] == 0, "all is well")
+                last = {}
+                for _ in range(400):  # into the next segment
+                    last = {room: ana.say(room, LONG) for room in self.rooms}
+                for room in self.rooms:
+                    follower.wait(f" {room} {last[room]} ana: ")
+                shown = follower.end()
+            wanted = [f" ops {number} ana: {text}" for number, text in ana.said["ops"].items()]
+            self.assertEqual([line for line in wanted if line not in shown], [])
+            self.assertEqual(follower.errors, "")
 
     def test_what_is_to_go_makes_room(self):
         """A disk that is full of what keep will remove heals without anybody."""

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """roda-log on segments that tests/tools/log_format.py writes: another program after the same document."""
 
+import copy
 import errno
 import json
 import os
@@ -716,6 +717,73 @@ class Follow(Case):
         log.say("hall", "yes", T0 + 3, nick="Ana")
         self.expect(process, ["yes"])
         self.finish(process)
+
+    def replace(self, log, size):
+        """As the broker does when its disk works again: a copy up to there gets the file's name."""
+        path = log.path().with_suffix(".segment.copy")
+        path.write_bytes(log.path().read_bytes()[:size])
+        log.size = size
+        return path
+
+    def test_a_segment_that_is_written_anew(self):
+        log = Partition(self.folder)
+        for text in ("a", "b"):
+            log.say("lobby", text, T0)
+        process = self.start()
+        self.expect(process, ["a", "b"])
+        size = log.size
+        log.put(log_format.message_record(log.build("lobby", "torn", T0)[1])[:-5])
+        time.sleep(0.3)
+        self.replace(log, size).rename(log.path())
+        log.say("lobby", "c", T0 + 1)
+        self.expect(process, ["c"])
+        log.begin()
+        log.say("lobby", "d", T0 + 2)
+        self.expect(process, ["d"])
+        self.finish(process)
+
+    def test_a_segment_that_is_written_anew_and_cut_off(self):
+        """What was shown and is not in the copy does not hide what stands there in its place."""
+        log = Partition(self.folder)
+        log.say("lobby", "a", T0)
+        size, rooms = log.size, copy.deepcopy(log.rooms)
+        for text in ("refused", "as-well"):
+            log.say("lobby", text, T0 + 1, durable=1)
+        process = self.start()
+        self.expect(process, ["a", "refused", "as-well"])
+        path = self.replace(log, size)
+        log.rooms = rooms
+        log.rooms["lobby"]["number"] = 3
+        process.send_signal(signal.SIGSTOP)
+        path.rename(log.path())
+        for text in ("b", "c" * 500, "d"):
+            log.say("lobby", text, T0 + 2)
+        log.begin()
+        log.say("lobby", "e", T0 + 3)
+        process.send_signal(signal.SIGCONT)
+        self.expect(process, ["b", "c" * 500, "d", "e"])
+        self.finish(process)
+
+    def test_damage_at_the_end_is_told_when_it_stays(self):
+        log = Partition(self.folder)
+        log.say("lobby", "a", T0)
+        process = self.start()
+        self.expect(process, ["a"])
+        size = log.size
+        record = bytearray(log_format.message_record(log.build("lobby", "x", T0)[1]))
+        record[-1] ^= 1
+        with open(log.path(), "ab") as file:
+            file.write(record)
+        time.sleep(0.3)
+        os.truncate(log.path(), size)
+        log.say("lobby", "b", T0 + 1)
+        self.expect(process, ["b"])
+        self.assertFalse(select.select([process.stderr], [], [], 1.5)[0], "it was mended")
+        with open(log.path(), "ab") as file:
+            file.write(record)
+        self.assertTrue(select.select([process.stderr], [], [], 20)[0])
+        self.assertIn(f"damaged at offset {log.size}", process.stderr.readline().decode())
+        self.finish(process, status=1)
 
     def test_the_end_of_what_can_come(self):
         """Nobody needs to interrupt what can show no more."""

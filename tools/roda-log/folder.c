@@ -96,14 +96,23 @@ size_t folder_partition(const struct folder *folder, size_t first)
 
 /* ---- the window ------------------------------------------------------------------------- */
 
-int window_open(struct window *w, const char *directory, const struct segment *segment)
+enum { PATH_BYTES = 4096 };
+
+static int path_of(const char *directory, const struct segment *segment, char to[PATH_BYTES])
 {
-    char name[LOG_NAME_BYTES], path[4096];
-    int fd, r;
+    char name[LOG_NAME_BYTES];
 
     log_segment_name(segment->partition, segment->base, name);
-    if (snprintf(path, sizeof(path), "%s/%s", directory, name) >= (int)sizeof(path))
-        return -ENAMETOOLONG;
+    return snprintf(to, PATH_BYTES, "%s/%s", directory, name) < PATH_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+int window_open(struct window *w, const char *directory, const struct segment *segment)
+{
+    char path[PATH_BYTES];
+    int fd, r = path_of(directory, segment, path);
+
+    if (r)
+        return r;
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -128,6 +137,15 @@ void window_free(struct window *w)
     window_close(w);
     free(w->bytes);
     w->bytes = NULL;
+}
+
+int window_is_replaced(const struct window *w, const char *directory, const struct segment *segment)
+{
+    struct stat own, other;
+    char path[PATH_BYTES];
+
+    return w->fd >= 0 && !path_of(directory, segment, path) && !fstat(w->fd, &own) &&
+           !stat(path, &other) && (own.st_ino != other.st_ino || own.st_dev != other.st_dev);
 }
 
 int window_refresh(struct window *w)

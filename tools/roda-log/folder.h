@@ -36,6 +36,9 @@ struct window {
 int window_open(struct window *w, const char *directory, const struct segment *segment);
 void window_close(struct window *w);
 void window_free(struct window *w);
+/* Whether another file has this one's name now. */
+int window_is_replaced(const struct window *w, const char *directory,
+                       const struct segment *segment);
 /* Looks again how long the file is. */
 int window_refresh(struct window *w);
 /* The bytes from offset on: at least LOG_RECORD_MAX of them, or all up to the file's end. They are

@@ -23,10 +23,15 @@
  * Following, the walk stays in the newest segment that has begun. When a newer one begins, the old
  * one's last write may not be seen yet, so it is left only when it was looked at once more and had
  * not grown.
+ *
+ * A broker whose disk works again writes a segment anew, as far as it was whole, and gives the copy
+ * the old one's name. What was read of the old file is the same in the copy up to where that was
+ * cut off; the walk goes on from there. Until then the old file's end may look damaged: following,
+ * that is told only if it is still so a while later.
  */
 enum state { CLOSED, HEADER, BORDER, RECORDS };
 
-enum { GROWING_WAIT_NS = 200 * 1000 * 1000 };
+enum { GROWING_WAIT_NS = 200 * 1000 * 1000, DOUBT_NS = 1000 * 1000 * 1000 };
 
 /* ---- rooms ------------------------------------------------------------------------------ */
 
@@ -131,6 +136,51 @@ static int has_begun(const struct reader *r, size_t i)
     return begun;
 }
 
+/* How far from the header on a file's records are those of the one that had its name before, up to
+ * where that was read. */
+static uint64_t same_up_to(struct window *old, struct window *file, uint64_t upto)
+{
+    uint64_t offset = LOG_HEADER_BYTES;
+
+    while (offset < upto) {
+        struct log_record record;
+        const char *bytes, *old_bytes;
+        size_t len, old_len;
+        uint64_t next;
+
+        if (scan_at(file, offset, &record)) { /* damage that is in both; or the end */
+            if (scan_search(file, offset + 1, &next) || next > upto || next >= file->size)
+                break;
+            offset = next;
+            continue;
+        }
+        if (window_get(file, offset, &bytes, &len) ||
+            window_get(old, offset, &old_bytes, &old_len) || old_len < record.length ||
+            memcmp(bytes, old_bytes, record.length) != 0)
+            break;
+        offset += record.length;
+    }
+    return offset;
+}
+
+/* 1: it was replaced, and the walk is in the other file now. */
+static int change_file(struct reader *r)
+{
+    const struct segment *segment = &r->segments[r->at];
+    struct window file = {.fd = -1};
+
+    if (r->state == CLOSED || !window_is_replaced(&r->window, r->directory, segment) ||
+        window_open(&file, r->directory, segment))
+        return 0;
+    if (r->state == RECORDS)
+        r->offset = same_up_to(&r->window, &file, r->offset);
+    window_free(&r->window);
+    r->window = file;
+    r->waited = r->cut_told = 0;
+    r->doubted = 0;
+    return 1;
+}
+
 void reader_update(struct reader *r, const struct segment *first, size_t n)
 {
     size_t old = r->n_segments;
@@ -151,7 +201,7 @@ void reader_update(struct reader *r, const struct segment *first, size_t n)
             break;
         }
     }
-    if (r->window.fd >= 0) {
+    if (!change_file(r) && r->window.fd >= 0) {
         uint64_t size = r->window.size;
 
         if (!window_refresh(&r->window) && r->window.size != size)
@@ -353,7 +403,23 @@ static int has_more(struct reader *r)
     if (r->follow || r->at + 1 != r->begun || r->begun == r->n_segments || !has_begun(r, r->begun))
         return 0;
     r->begun++;
-    return !window_refresh(&r->window) && r->window.size != size;
+    return change_file(r) || (!window_refresh(&r->window) && r->window.size != size);
+}
+
+/* Whether it is to be waited for that the broker mends the end of what it writes to. */
+static int is_in_doubt(struct reader *r)
+{
+    struct timespec now;
+    int64_t now_ns;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    if (r->doubted != r->offset) {
+        r->doubted = r->offset;
+        r->doubted_ns = now_ns;
+    }
+    r->window.len = 0; /* the file is to be read again */
+    return now_ns - r->doubted_ns < DOUBT_NS;
 }
 
 /* 0: read on; 1: *ret_step is to be told; 2: the rest is being written. */
@@ -374,6 +440,8 @@ static int behind_damage(struct reader *r, int cut, enum reader_step *ret_step)
         return 1;
     }
     if (rest == SCAN_CUT && (r->follow || r->cut_told))
+        return 2;
+    if (r->follow && to == r->window.size && may_grow(r) && is_in_doubt(r))
         return 2;
     if (rest == SCAN_CUT) {
         r->cut_told = 1;

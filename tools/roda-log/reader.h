@@ -43,6 +43,8 @@ struct reader {
     int state; /* reader.c */
     int header_fine, before_fine, waited, cut_told;
     uint64_t offset, damages;
+    uint64_t doubted; /* following: where the newest segment's end looked damaged; 0: nowhere */
+    int64_t doubted_ns;
 
     struct room **chains;
     size_t n_chains, n_rooms;
