@@ -326,8 +326,8 @@ void run_verify(struct task *task)
 
     if (!folder->n) {
         task_failed(task,
-                    "%s: there is no segment in it, such as %s; nothing was verified; -d says "
-                    "where the log is",
+                    "%s: there is no segment in it, no file like %s, so nothing was verified; -d "
+                    "says where the log is",
                     task->directory, "00-0000000000000000.segment");
         return;
     }
