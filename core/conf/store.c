@@ -80,10 +80,12 @@ const char *store_path(struct conf_store *store, const char *directory, const ch
     size_t size;
     char *path;
 
-    while (text[0] == '.' && text[1] == '/')
-        text += 2;
     if (text[0] == '/' || text[0] == '\0')
         return store_copy(store, text, strlen(text));
+    while (text[0] == '.' && text[1] == '/')
+        text += 1 + strspn(text + 1, "/");
+    if (text[0] == '\0')
+        return store_copy(store, directory, strlen(directory));
     size = strlen(directory) + strlen(text) + 2;
     path = store_alloc(store, size);
     if (path)

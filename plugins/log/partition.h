@@ -42,6 +42,7 @@ struct partition {
     struct recovery *recovery; /* recovery.c: while OPENING */
     struct reading *reading;   /* read.c: newest bytes, blocks, reads under way; NULL: none yet */
     uint32_t removing;         /* retention.c: a segment is being removed */
+    uint64_t complained_ms;    /* when it was said last that one cannot be removed; 0: never */
     uint64_t unlogged;         /* BROKEN: messages that were shown since and could not be written */
 };
 

@@ -23,8 +23,9 @@
  * through all folders, one request at a time. Folders stay.
  */
 
-#define SWEEP_EVERY_MS UINT64_C(3600000)
-#define MS_NS          INT64_C(1000000)
+#define SWEEP_EVERY_MS    UINT64_C(3600000)
+#define COMPLAIN_EVERY_MS UINT64_C(600000)
+#define MS_NS             INT64_C(1000000)
 
 /* ---- segments ----------------------------------------------------------------------------- */
 
@@ -97,6 +98,9 @@ static void on_removed(struct roda_ctx *x, void *arg, int result)
         drop_oldest(p, base);
         return;
     }
+    if (p->complained_ms && roda_now_ms(x) - p->complained_ms < COMPLAIN_EVERY_MS)
+        return;
+    p->complained_ms = roda_now_ms(x);
     segment_path(p, base, path);
     roda_log(x, RODA_LOG_ERROR,
              "segment %s is to go (keep, keep_bytes) and cannot be removed: %s; let the broker's "

@@ -175,6 +175,8 @@ static int remove_file(struct testhost *h, const char *path)
 {
     struct disk_file *d = disk_find(h, path);
 
+    if (*h->keep_path && !strncmp(path, h->keep_path, strlen(h->keep_path)))
+        return -EPERM;
     if (!d)
         return -ENOENT;
     d->removed = true;
@@ -502,6 +504,11 @@ uint64_t testhost_file_reserved(struct testhost *h, const char *path)
 void testhost_hold_files(struct testhost *h, bool on)
 {
     h->hold_files = on;
+}
+
+void testhost_keep_path(struct testhost *h, const char *prefix)
+{
+    (void)snprintf(h->keep_path, sizeof h->keep_path, "%s", prefix);
 }
 
 void testhost_hold_path(struct testhost *h, const char *prefix)

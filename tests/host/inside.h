@@ -315,6 +315,7 @@ struct testhost {
     bool *full_windows; /* from * n_workers + to */
     bool hold_offloads, hold_files, hold_writes;
     char hold_path[64];
+    char keep_path[64];
     int write_error;
     int64_t core_metrics[5];
     uint8_t hash_key[16];

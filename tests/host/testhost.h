@@ -159,6 +159,8 @@ uint64_t testhost_file_reserved(struct testhost *h, const char *path); /* bytes;
 void testhost_hold_files(struct testhost *h, bool on); /* syncs and other requests wait */
 /* The same for files whose paths begin so; at most 63 bytes; empty: none. */
 void testhost_hold_path(struct testhost *h, const char *prefix);
+/* Files whose paths begin so cannot be removed: -EPERM; empty: none. */
+void testhost_keep_path(struct testhost *h, const char *prefix);
 /* What is appended waits until a sync: -ENOBUFS after 1 MB. Nor do other handles see it before,
  * even if its own is closed. */
 void testhost_hold_writes(struct testhost *h, bool on);

@@ -113,6 +113,28 @@ static void test_values(void **state)
     conf_free(conf);
 }
 
+static void test_relative_paths(void **state)
+{
+    static const char *const paths[][2] = {{"chat.sock", "/s/chat.sock"},
+                                           {"./chat.sock", "/s/chat.sock"},
+                                           {".//././/chat.sock", "/s/chat.sock"},
+                                           {"../chat.sock", "/s/../chat.sock"},
+                                           {"/chat.sock", "/chat.sock"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+        char text[256];
+        struct conf *conf;
+        (void)snprintf(text, sizeof(text),
+                       "[core]\nstate_dir = /s\n[listener a]\ntransport = unix\npath = %s\n"
+                       "protocol = line\n",
+                       paths[i][0]);
+        conf = expect_good(text);
+        assert_string_equal(conf->listeners[0].path, paths[i][1]);
+        conf_free(conf);
+    }
+}
+
 static void test_places(void **state)
 {
     struct conf *conf = expect_good(GOOD "[limits]\n\nmax_connections = 7\n");
@@ -1051,6 +1073,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_relative_paths),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_error_at),
         cmocka_unit_test(test_wrong_values),

@@ -374,6 +374,28 @@ static void a_partition_that_heals(void **state)
     end();
 }
 
+/* It is tried again and again, and said now and then. */
+static void what_cannot_be_removed_is_told_of(void **state)
+{
+    (void)state;
+    begin(1, "keep = 1s\n");
+    add(1, 1, 100, 20 * DAY);
+    add(1, 2, 100, 19 * DAY);
+    testhost_keep_path(host, DIRECTORY);
+    for (unsigned minute = 0; minute < 15; minute++) {
+        step(1);
+        testhost_advance_ms(host, 60000);
+    }
+    assert_true(there(1, 1));
+    assert_int_equal(testhost_log_lines(host), 2);
+    assert_true(testhost_logged(host, "is to go (keep, keep_bytes) and cannot be removed: "
+                                      "Operation not permitted; let the broker's user write"));
+    testhost_keep_path(host, "");
+    step(1);
+    assert_false(there(1, 1));
+    end();
+}
+
 static void memory_runs_out(void **state)
 {
     (void)state;
@@ -474,6 +496,7 @@ int main(void)
         cmocka_unit_test(one_that_cannot_does_not_keep_all),
         cmocka_unit_test(readers_keep_it),
         cmocka_unit_test(a_partition_that_heals),
+        cmocka_unit_test(what_cannot_be_removed_is_told_of),
         cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(stopped_in_between),
         cmocka_unit_test(text_files),
