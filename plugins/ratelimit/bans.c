@@ -139,9 +139,11 @@ static void on_removed(struct roda_ctx *x, void *arg, int result)
 
 /* ---- read ------------------------------------------------------------------------------- */
 
-/* A line of the file, NUL-terminated. 0: not a ban that is in force. */
-static int line_parse(struct roda_ctx *x, const char *line, struct network *ret_network,
-                      int64_t *ret_left_s)
+enum line { LINE_IN_FORCE, LINE_OVER, LINE_UNKNOWN };
+
+/* A line of the file, NUL-terminated. UNKNOWN: no ban of a prefix as long as they are now. */
+static enum line line_parse(struct roda_ctx *x, const char *line, struct network *ret_network,
+                            int64_t *ret_left_s)
 {
     const struct ratelimit_conf *conf = x->conf;
     const char *blank = strchr(line, ' ');
@@ -150,18 +152,20 @@ static int line_parse(struct roda_ctx *x, const char *line, struct network *ret_
     int64_t until_s;
 
     if (!blank || network_parse((struct roda_str){line, (size_t)(blank - line)}, ret_network))
-        return 0;
+        return LINE_UNKNOWN;
     errno = 0;
     until_s = strtoll(blank + 1, &rest, 10);
     if (errno || *rest || rest == blank + 1 || until_s < 0)
-        return 0;
+        return LINE_UNKNOWN;
     *ret_left_s = until_s - roda_time_ns(x) / 1000000000;
     if (*ret_left_s <= 0)
-        return 0;
+        return LINE_OVER;
     (void)network_parse(RODA_STR("::ffff:0.0.0.0/96"), &whole);
     return ret_network->bits == (network_contains(&whole, ret_network)
                                      ? 96 + (uint32_t)conf->prefix_ipv4
-                                     : (uint32_t)conf->prefix_ipv6);
+                                     : (uint32_t)conf->prefix_ipv6)
+               ? LINE_IN_FORCE
+               : LINE_UNKNOWN;
 }
 
 static void put_in_force(struct roda_ctx *x, const struct network *network, uint64_t ban_ms)
@@ -170,20 +174,25 @@ static void put_in_force(struct roda_ctx *x, const struct network *network, uint
                 ban_ms * GCRA_SHARED_TICKS);
 }
 
-/* Moves the lines to keep to the front of the text. Returns how many there are. */
-static size_t take_lines(struct roda_ctx *x, struct bans *bans)
+/* Moves the lines to keep to the front of the text. Returns how many there are. The last one may be
+ * torn by a crash. */
+static size_t take_lines(struct roda_ctx *x, struct bans *bans, size_t *ret_unknown)
 {
     char *at = bans->text, *end_of_text = bans->text + bans->len;
-    size_t kept = 0, n = 0;
+    size_t kept = 0, n = 0, unknown = 0;
 
     while (at < end_of_text) {
         char *line_end = memchr(at, '\n', (size_t)(end_of_text - at));
         struct network network;
         int64_t left_s;
+        enum line what = LINE_OVER;
         size_t len = (size_t)((line_end ? line_end : end_of_text) - at);
-        if (line_end)
+        if (line_end) {
             *line_end = '\0';
-        if (line_end && line_parse(x, at, &network, &left_s)) {
+            what = line_parse(x, at, &network, &left_s);
+        }
+        unknown += what == LINE_UNKNOWN;
+        if (what == LINE_IN_FORCE) {
             put_in_force(x, &network,
                          left_s < LIMIT_MAX_MS / 1000 ? (uint64_t)left_s * 1000 : LIMIT_MAX_MS);
             memmove(bans->text + kept, at, len);
@@ -196,6 +205,7 @@ static size_t take_lines(struct roda_ctx *x, struct bans *bans)
         at += len + 1;
     }
     bans->len = kept;
+    *ret_unknown = unknown;
     return n;
 }
 
@@ -214,12 +224,18 @@ static void cut_front(struct bans *bans)
 
 static void all_read(struct roda_ctx *x, struct bans *bans)
 {
-    size_t n = take_lines(x, bans);
+    size_t unknown, n = take_lines(x, bans, &unknown);
     int result;
 
     cut_front(bans);
     if (bans->starting && n)
         roda_log(x, RODA_LOG_INFO, "%s: bans still in force: %zu", path_of(x), n);
+    if (unknown)
+        roda_log(x, RODA_LOG_WARNING,
+                 "%s: lines left out since they are no ban, or not of a prefix as long as "
+                 "prefix_ipv4 and prefix_ipv6 have it: %zu; keep other networks out by the "
+                 "firewall",
+                 path_of(x), unknown);
     if (!bans->left_out) {
         end(x, bans);
         return;

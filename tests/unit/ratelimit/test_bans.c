@@ -108,6 +108,9 @@ static void what_is_over_or_torn_is_left_out(void **state)
                  line(kept, sizeof(kept), "192.0.2.2/32", 60),
                  line(other, sizeof(other), "192.0.2.0/24", 60), "192.0.2.3/32 17672259");
     h = start_with(2, text);
+    assert_true(testhost_logged(h, FILE_NAME ": lines left out since they are no ban, or not of a "
+                                             "prefix as long as prefix_ipv4 and prefix_ipv6 have "
+                                             "it: 9;"));
     assert_true(banned(h, "192.0.2.2"));
     assert_false(banned(h, "192.0.2.1"));
     assert_false(banned(h, "192.0.2.3"));
