@@ -137,6 +137,7 @@ class Broker:
         self.changed = threading.Condition()
         self.ports = {}
         self.stats_socket = None
+        self.before_stop = []  # functions; who does not read the goodbye keeps the broker waiting
 
         def before_exec():
             # A test that is killed takes its broker with it.
@@ -309,6 +310,8 @@ class Broker:
 
     def stop(self):
         """SIGTERM, and everything that must hold then."""
+        for function in self.before_stop:
+            function()
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         status = self.wait_end()

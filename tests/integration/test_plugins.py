@@ -29,6 +29,7 @@ class People(unittest.TestCase):
         clients = [LineClient(broker, nick, listener="unix") for nick in nicks]
         for client in clients:
             self.addCleanup(client.close)
+            broker.before_stop.append(client.close)
         return clients
 
 
@@ -167,6 +168,8 @@ class Around(People):
                 ana.send("count")
                 ana.expect(rf"^! .*count {i}$")
             broker.signal(signal.SIGTERM)
+            ana.rest()
+            ana.close()
             broker.wait_end()
             order = re.findall(r"(needs|offers): (started|stopped)", broker.text())
             self.assertEqual(
@@ -196,6 +199,10 @@ class Around(People):
             bia.expect(r"ana: probe$")
             ana.sync()
             broker.signal(signal.SIGTERM)
+            ana.rest()
+            bia.rest()
+            ana.close()
+            bia.close()
             broker.wait_end()
             text = broker.text()
             for stage in ("accept", "input", "submit", "admit", "publish", "deliver", "init",
