@@ -725,15 +725,20 @@ class Follow(Case):
         log.size = size
         return path
 
+    def wait_for_a_look(self, process, other):
+        """What was written before this is seen."""
+        other.say("hall", "look", T0)
+        self.expect(process, ["look"])
+
     def test_a_segment_that_is_written_anew(self):
-        log = Partition(self.folder)
+        log, other = Partition(self.folder), Partition(self.folder, 8)
         for text in ("a", "b"):
             log.say("lobby", text, T0)
         process = self.start()
         self.expect(process, ["a", "b"])
         size = log.size
         log.put(log_format.message_record(log.build("lobby", "torn", T0)[1])[:-5])
-        time.sleep(0.3)
+        self.wait_for_a_look(process, other)
         self.replace(log, size).rename(log.path())
         log.say("lobby", "c", T0 + 1)
         self.expect(process, ["c"])
@@ -765,7 +770,7 @@ class Follow(Case):
         self.finish(process)
 
     def test_damage_at_the_end_is_told_when_it_stays(self):
-        log = Partition(self.folder)
+        log, other = Partition(self.folder), Partition(self.folder, 8)
         log.say("lobby", "a", T0)
         process = self.start()
         self.expect(process, ["a"])
@@ -774,9 +779,11 @@ class Follow(Case):
         record[-1] ^= 1
         with open(log.path(), "ab") as file:
             file.write(record)
-        time.sleep(0.3)
+        self.wait_for_a_look(process, other)
+        process.send_signal(signal.SIGSTOP)
         os.truncate(log.path(), size)
         log.say("lobby", "b", T0 + 1)
+        process.send_signal(signal.SIGCONT)
         self.expect(process, ["b"])
         self.assertFalse(select.select([process.stderr], [], [], 1.5)[0], "it was mended")
         with open(log.path(), "ab") as file:
