@@ -95,8 +95,8 @@ struct roda_conn {
         uint32_t raw_bytes;     /* RODA_RAW: of the unit that was shown last */
     };
     uint32_t active_s;    /* when something came last, seconds of net->now_ms */
-    uint32_t progress_ms; /* lower half of the time: the peer took something of the send in
-                               * flight, as far as known; LINGERING: when that began */
+    uint32_t progress_ms; /* when the peer took something of the send in flight, as far as known,
+                           * lower half; LINGERING: when that began */
     uint32_t untaken;     /* in our kernel at the last look; UINT32_MAX: not looked at yet */
     int fd;
     uint16_t in_flight;

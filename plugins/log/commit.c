@@ -424,7 +424,7 @@ static roda_verdict write_new(struct roda_ctx *x, struct waiting what)
     what.number = partition_number(room, what.msg);
     must = needs_disk(room, what.number);
     in_turn = must || room->waiting; /* perhaps behind others, which the disk keeps longer */
-    if (!room->number)
+    if (!room->number)               /* a new room begins behind those that were forgotten */
         room->missed = what.number - 1;
     if (room->number < what.number)
         room->number = what.number;

@@ -147,26 +147,34 @@ static const char *address_text(const struct roda_conn *c, char buf[ADDRESS_BYTE
     return buf;
 }
 
+/* Whose lines in the messages are counted together. Who is exempt has no prefix, and must not flood
+ * them by coming again either. */
+static uint64_t told_as(const struct roda_conn *c, const struct client *client)
+{
+    char address[ADDRESS_BYTES];
+    const char *text;
+
+    if (client->prefix)
+        return client->prefix;
+    text = address_text(c, address);
+    return key_for(roda_hash((struct roda_str){text, strlen(text)}), KEY_SAID);
+}
+
 void excess_tell(struct roda_ctx *x, struct roda_conn *c, enum bucket bucket)
 {
     const struct client *client = roda_conn_data(x, c);
     char address[ADDRESS_BYTES];
-    const char *text = address_text(c, address);
-    /* Who is exempt has no prefix, and must not flood the messages by coming again either. */
-    uint64_t owner = client->prefix
-                         ? client->prefix
-                         : key_for(roda_hash((struct roda_str){text, strlen(text)}), KEY_SAID);
     struct gcra once = {.cost = SAID_MS * GCRA_SHARED_TICKS, .limit = SAID_MS * GCRA_SHARED_TICKS};
     struct roda_str listener = roda_conn_listener(c);
     int datagrams = client->flags & CLIENT_DATAGRAM;
     uint32_t what = KEY_SAID + 1 + (uint32_t)bucket + (datagrams ? BUCKETS : 0);
 
     roda_count(x, (uint32_t)bucket, 1);
-    if (table_take(shared_of(x)->buckets, key_for(owner, what), now_us(x), &once, 0))
+    if (table_take(shared_of(x)->buckets, key_for(told_as(c, client), what), now_us(x), &once, 0))
         return;
     roda_log(x, RODA_LOG_NOTICE, "refused %s%s bucket=%s listener=%.*s",
-             datagrams ? "datagrams of " : "", text, bucket_names[bucket], (int)listener.len,
-             listener.ptr);
+             datagrams ? "datagrams of " : "", address_text(c, address), bucket_names[bucket],
+             (int)listener.len, listener.ptr);
 }
 
 /* ---- the end of patience ---------------------------------------------------------------- */

@@ -132,15 +132,9 @@ static inline void take_disk(void)
     }
 }
 
-static inline void put_disk(void)
-{
-    for (unsigned i = 0; i < FILES; i++)
-        if (disk[i].bytes)
-            testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
-}
-
-/* Another broker on the same files: as they are after a clean end, or (crash) in the middle. */
-static inline void restart(uint32_t workers, const char *conf, bool crash)
+/* Another host with the same segments, which is not started: as they are after a clean end, or
+ * (crash) in the middle. */
+static inline void exchange_host(uint32_t workers, bool crash)
 {
     int64_t time_ns = roda_time_ns(testhost_ctx(host, "log", 0));
 
@@ -152,7 +146,14 @@ static inline void restart(uint32_t workers, const char *conf, bool crash)
     testhost_free(host);
     host = testhost_new(workers);
     testhost_set_time_ns(host, time_ns);
-    put_disk();
+    for (unsigned i = 0; i < FILES; i++)
+        if (disk[i].bytes)
+            testhost_file_put(host, disk[i].path, disk[i].bytes, disk[i].len);
+}
+
+static inline void restart(uint32_t workers, const char *conf, bool crash)
+{
+    exchange_host(workers, crash);
     start(workers, conf);
 }
 

@@ -391,7 +391,6 @@ static void text_files_of_closed_rooms_are_repaired(void **state)
     static const char half[] = "1 2026-01-01T00:00:00.000Z ops a";
     struct testhost_conn *ana;
     const char *text;
-    int64_t time_ns;
 
     (void)state;
     start(1, conf);
@@ -402,13 +401,7 @@ static void text_files_of_closed_rooms_are_repaired(void **state)
     for (unsigned i = 0; i < 3; i++)
         (void)say_and_see(ana, "ops");
     /* The power fails: of the text file there is half a line. */
-    time_ns = roda_time_ns(testhost_ctx(host, "log", 0));
-    take_disk();
-    assert_int_equal(testhost_stop(host), 0);
-    testhost_free(host);
-    host = testhost_new(1);
-    testhost_set_time_ns(host, time_ns);
-    put_disk();
+    exchange_host(1, true);
     testhost_file_put(host, "/text/ops/2026-01-01.log", half, sizeof(half) - 1);
     start(1, conf);
     testhost_advance_ms(host, 5000);
